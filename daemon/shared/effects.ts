@@ -26,11 +26,6 @@ export class SharedEffects extends CollectedEffects {
     super.wake(key);
   }
 
-  /** Wakes calls of this daemon alone: those at others know of it. */
-  wakeHere(key: string): void {
-    super.wake(key);
-  }
-
   /**
    * Every key of which others are to know that it was woken, also by an operation that was refused: one too many only
    * costs a look.

@@ -3,7 +3,7 @@ import { elapsed } from "../clock.js";
 import type { Coming } from "../domain/queue/ahead.js";
 import type { Operation } from "../store/statement.js";
 import { type Env, EVERYTHING } from "../turns/operation.js";
-import type { Parked } from "../turns/waiters.js";
+import { ALL, again, type Parked, type Rest } from "../turns/waiters.js";
 import { classifyShared } from "./failure.js";
 import type { ClockStep, PlaceClock } from "./place-clock.js";
 import type { Session } from "./session.js";
@@ -79,6 +79,8 @@ export interface LinesPlace {
   committed(turn: SharedTurn): void;
   /** Has other lines perform the calls again that wait under these keys, which other daemons know or are to be told. */
   wake(keys: Iterable<string>, areKnown: boolean): void;
+  /** The same of calls that a turn has left, of which the other daemons know. */
+  wakeLeft(left: ReadonlyMap<string, Rest>): void;
   /** Has the line of a call go on with its next step. */
   goOn(call: ScopedCall): void;
   /** A call has waited for as long as it may. */
@@ -94,7 +96,7 @@ export class CallLine {
   readonly hasAll: boolean;
   readonly #items: Item[] = [];
   readonly #woken = new Set<string>();
-  readonly #wokenHere = new Set<string>();
+  readonly #wokenHere = new Map<string, Rest>();
   /** Turns that are under way: one is performed, and the next of the same session may have begun. */
   #underWay = 0;
   readonly #onIdle: () => void;
@@ -167,10 +169,9 @@ export class CallLine {
   /**
    * @param scopes of the calls that wait under the key.
    * @param isAlone true if something of one may be undone.
-   * @param isKnown true if the other daemons know that it was woken.
    */
-  wake(key: string, scopes: readonly string[], isAlone: boolean, isKnown: boolean): void {
-    const woken = isKnown ? this.#wokenHere : this.#woken;
+  wake(key: string, scopes: readonly string[], isAlone: boolean): void {
+    const woken = this.#woken;
     if (woken.has(key)) return;
     woken.add(key);
     this.submit({
@@ -178,9 +179,27 @@ export class CallLine {
       isAlone,
       perform: (turn) => {
         woken.delete(key);
-        return turn.wake(key, isKnown);
+        return turn.wake(key);
       },
       // All that waits is tried again once the database is there again.
+      failed: () => void woken.delete(key),
+    });
+  }
+
+  /** The same where the other daemons know that it was woken, for the rest of the calls if some were served already. */
+  wakeHere(key: string, scopes: readonly string[], isAlone: boolean, rest: Rest): void {
+    const woken = this.#wokenHere;
+    const before = woken.get(key);
+    woken.set(key, before === undefined ? rest : again(before === ALL ? rest : before));
+    if (before !== undefined) return;
+    this.submit({
+      scopes,
+      isAlone,
+      perform: (turn) => {
+        const left = woken.get(key) ?? ALL;
+        woken.delete(key);
+        return turn.serveLeft(key, left);
+      },
       failed: () => void woken.delete(key),
     });
   }
@@ -482,7 +501,7 @@ export class SideBySide {
     this.#place.committed(turn);
     turn.answer(ageMs);
     // The others were told of all that it has woken, or have told of it.
-    this.#place.wake(turn.wokenElsewhere, true);
+    this.#place.wakeLeft(turn.wokenElsewhere);
     const { wokenLater } = turn;
     if (wokenLater.size > 0) setTimeout(() => this.#place.wake(wokenLater, true), LEFT_MS).unref();
   }

@@ -1,5 +1,5 @@
 import { EVERYTHING } from "../turns/operation.js";
-import type { Parked, Waiters } from "../turns/waiters.js";
+import { ALL, type Parked, type Rest, type Waiters } from "../turns/waiters.js";
 import { NOWHERE } from "./known-scopes.js";
 import { CallLine, type SideBySide } from "./line.js";
 import type { ScopedCall } from "./turn.js";
@@ -22,9 +22,8 @@ export class Lines {
   }
 
   of(scopes: readonly string[]): CallLine {
-    const hasAll = scopes.includes(EVERYTHING);
-    // Circles of waits for what is held are looked for in one line, one turn after the other.
-    const key = hasAll ? EVERYTHING : HELD.test(scopes[0] ?? "") ? "held" : (scopes[0] ?? NOWHERE);
+    const key = keyOf(scopes);
+    const hasAll = key === EVERYTHING;
     let line = this.#byScope.get(key);
     if (line === undefined) {
       line = new CallLine(this.#turns, hasAll, () => void this.#byScope.delete(key));
@@ -40,31 +39,40 @@ export class Lines {
 
   /** Has the calls performed again that wait under these keys, of which the other daemons know or are to be told. */
   wake(keys: Iterable<string>, areKnown: boolean): void {
-    for (const key of keys) {
-      const alone = this.#waiters.overtaking(key);
-      if (alone === undefined) this.#wakeAll(key, areKnown);
-      else {
-        const { scopes, mayBeUndone = false } = alone.call as ScopedCall;
-        this.of(scopes).wake(key, scopes, mayBeUndone, areKnown);
-      }
-    }
+    for (const key of keys) this.#wake(key, areKnown ? ALL : undefined);
   }
 
-  #wakeAll(key: string, isKnown: boolean): void {
-    const woken = this.#waiters.wokenBy(key);
-    const byLine = new Map<CallLine, Set<string>>();
+  /** Has those calls performed again that a turn has left, which the other daemons know of. */
+  wakeLeft(left: ReadonlyMap<string, Rest>): void {
+    for (const [key, rest] of left) this.#wake(key, rest);
+  }
+
+  /** @param rest of what waits under the key; undefined if the other daemons are to be told. */
+  #wake(key: string, rest: Rest | undefined): void {
+    const has = (line: CallLine, scopes: readonly string[], mayBeUndone: boolean): void => {
+      if (rest === undefined) line.wake(key, scopes, mayBeUndone);
+      else line.wakeHere(key, scopes, mayBeUndone, rest);
+    };
+    const alone = this.#waiters.overtaking(key);
+    if (alone !== undefined) {
+      const { scopes, mayBeUndone = false } = alone.call as ScopedCall;
+      return has(this.of(scopes), scopes, mayBeUndone);
+    }
+    // The line of the first performs what it can, in order, and leaves the others to that of the first of these.
+    const woken = this.#waiters.wokenBy(key, rest);
+    const all = new Set<string>();
+    let lineKey: string | undefined;
     let mayBeUndone = false;
-    let left = MAX_WOKEN;
-    for (let parked = woken?.next(); parked !== undefined && left > 0; parked = woken?.next()) {
-      left -= 1;
+    let looked = 0;
+    for (let parked = woken?.next(); parked !== undefined && looked < MAX_WOKEN; parked = woken?.next()) {
+      looked += 1;
       const scopes = (parked.call as ScopedCall).scopesWhenWoken(key);
-      const line = this.of(scopes);
-      const all = byLine.get(line) ?? new Set();
+      lineKey ??= keyOf(scopes);
+      if (keyOf(scopes) !== lineKey) continue;
       for (const scope of scopes) all.add(scope);
-      byLine.set(line, all);
       if (parked.call.mayBeUndone === true) mayBeUndone = true;
     }
-    for (const [line, scopes] of byLine) line.wake(key, [...scopes], mayBeUndone, isKnown);
+    if (lineKey !== undefined) has(this.of([...all]), [...all], mayBeUndone);
   }
 
   /** Performs everything again that waits. */
@@ -80,4 +88,11 @@ export class Lines {
   #lineOf({ call }: Parked): CallLine {
     return this.of((call as ScopedCall).scopes);
   }
+}
+
+/** Calls with the same key are performed by one line, one turn after the other. */
+function keyOf(scopes: readonly string[]): string {
+  if (scopes.includes(EVERYTHING)) return EVERYTHING;
+  // Circles of waits for what is held are looked for in one line.
+  return HELD.test(scopes[0] ?? "") ? "held" : (scopes[0] ?? NOWHERE);
 }

@@ -38,7 +38,7 @@ import {
   type Wait,
 } from "../turns/operation.js";
 import { TurnMemory } from "../turns/turn-memory.js";
-import { CANCELLED, type Parked, Waiters } from "../turns/waiters.js";
+import { CANCELLED, type Parked, type Rest, Waiters } from "../turns/waiters.js";
 import { numberOf, numbersOf, ownConnection } from "./connection-number.js";
 import type { ConnectionOrder } from "./connection-order.js";
 import { DueEnds } from "./due-ends.js";
@@ -430,6 +430,10 @@ export class Place implements LinesPlace {
 
   wake(keys: Iterable<string>, areKnown: boolean): void {
     this.#lines.wake(keys, areKnown);
+  }
+
+  wakeLeft(left: ReadonlyMap<string, Rest>): void {
+    this.#lines.wakeLeft(left);
   }
 
   /** Performs everything again that waits. */

@@ -27,7 +27,7 @@ import {
 } from "../turns/operation.js";
 import { pooledRandom } from "../turns/random.js";
 import { TurnMemory } from "../turns/turn-memory.js";
-import { type Parked, TurnMarks, type Waiters } from "../turns/waiters.js";
+import { ALL, again, type Parked, type Rest, TurnMarks, type Waiters } from "../turns/waiters.js";
 import { SharedEffects } from "./effects.js";
 import type { Session } from "./session.js";
 
@@ -114,7 +114,7 @@ export class SharedTurn {
   /** The keys whose calls this turn does not perform, so that those at other daemons may be first. */
   readonly #leftToOthers = new Set<string>();
   /** The keys of calls that this turn could not perform again. */
-  readonly #wokenElsewhere = new Set<string>();
+  readonly #wokenElsewhere = new Map<string, Rest>();
   readonly #wokenLater = new Set<string>();
   readonly #inVain = new Set<Parked>();
   readonly #letFirst = new Set<Parked>();
@@ -226,15 +226,20 @@ export class SharedTurn {
     await this.#serveWoken();
   }
 
+  /** Performs the calls again that wait under a key, of which the other daemons are told. */
+  async wake(key: string): Promise<void> {
+    this.#effects.wake(key);
+    await this.#serveWoken();
+  }
+
   /**
-   * Performs the calls again that wait under a key.
-   *
-   * @param isKnown true if the other daemons know that it was woken. Were they told once more, those whose calls are
-   * granted nothing would wake one another for ever.
+   * Performs those calls again that wait under a key, of which the other daemons know. Were they told once more, daemons
+   * whose calls are granted nothing would wake one another for ever.
    */
-  async wake(key: string, isKnown: boolean): Promise<void> {
-    if (isKnown) this.#effects.wakeHere(key);
-    else this.#effects.wake(key);
+  async serveLeft(key: string, rest: Rest): Promise<void> {
+    this.#inVain.clear();
+    this.#letFirst.clear();
+    await this.#serveKey(key, rest);
     await this.#serveWoken();
   }
 
@@ -297,8 +302,8 @@ export class SharedTurn {
     return this.#later;
   }
 
-  /** The keys under which calls wait that this turn has woken and could not perform. */
-  get wokenElsewhere(): ReadonlySet<string> {
+  /** The keys that this turn has woken and under which it could not perform all, with those that are to be served yet. */
+  get wokenElsewhere(): ReadonlyMap<string, Rest> {
     return this.#wokenElsewhere;
   }
 
@@ -453,14 +458,16 @@ export class SharedTurn {
     this.#inVain.clear();
     this.#letFirst.clear();
     for (let key = this.#effects.nextWoken(); key !== undefined; key = this.#effects.nextWoken()) {
-      if (!this.#wokenElsewhere.has(key)) await this.#serveKey(key);
+      await this.#serveKey(key);
     }
   }
 
-  async #serveKey(key: string): Promise<void> {
+  async #serveKey(key: string, rest?: Rest): Promise<void> {
+    const left = this.#wokenElsewhere.get(key);
+    if (left !== undefined) return void this.#wokenElsewhere.set(key, again(left));
     const alone = this.#waiters.overtaking(key);
     if (alone !== undefined) return await this.#overtake(alone, key);
-    const line = this.#waiters.wokenBy(key);
+    const line = this.#waiters.wokenBy(key, rest);
     if (line === undefined) return;
     if (this.#leftToOthers.has(key)) return void this.#wokenLater.add(key);
     let isFirst = true;
@@ -471,7 +478,7 @@ export class SharedTurn {
       }
       // The first is served even when the time is over, so that what came free goes to no call that comes later.
       if ((!isFirst && this.#isOver) || !this.#covers(parked, key) || !this.#take(parked)) {
-        this.#wokenElsewhere.add(key);
+        this.#wokenElsewhere.set(key, line.rest);
         return;
       }
       isFirst = false;
@@ -509,7 +516,7 @@ export class SharedTurn {
   }
 
   async #overtake(alone: Parked, key: string): Promise<void> {
-    if (!this.#covers(alone, key) || !this.#take(alone)) return void this.#wokenElsewhere.add(key);
+    if (!this.#covers(alone, key) || !this.#take(alone)) return void this.#wokenElsewhere.set(key, ALL);
     const outcome = await this.#tryAgain(alone, true, key, true);
     if (outcome === GONE) return;
     if (!(outcome instanceof Wait)) await this.#serve(alone, outcome);

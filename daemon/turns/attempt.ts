@@ -488,7 +488,7 @@ export class Attempt {
       this.#waiters.servedAll(key);
       return true;
     }
-    const line = this.#waiters.wokenBy(key, goesOn);
+    const line = this.#waiters.wokenBy(key, goesOn ? this.#waiters.leftOf(key) : undefined);
     if (line === undefined) {
       this.#waiters.servedAll(key);
       return true;

@@ -81,17 +81,17 @@ interface Part {
  * The calls under a key that are to be served yet. Nobody is tried twice for one wake: where each of many waits for
  * something else, no turn would come further.
  */
-interface Rest {
+export interface Rest {
   /** By line and sort, how far calls of it are served that could not be met, while others behind them may be. */
   readonly parts: ReadonlyMap<string, Part>;
   /** True if all other sorts are to be served as well, each from its first: so nobody overtakes another of its sort. */
   readonly hasOthers: boolean;
 }
 
-const ALL: Rest = { parts: new Map(), hasOthers: true };
+export const ALL: Rest = { parts: new Map(), hasOthers: true };
 
 /** What is to be served once a key is woken of whose calls some were left. */
-function again({ parts }: Rest): Rest {
+export function again({ parts }: Rest): Rest {
   if (parts.size === 0) return ALL;
   const whole = [...parts].map(([sort, { from }]) => [sort, { from, until: from }] as const);
   return { parts: new Map(whole), hasOthers: true };
@@ -445,14 +445,17 @@ export class Waiters implements Contenders {
   /**
    * The calls that wait for `key` and that the turn under way has not served; undefined for none.
    *
-   * @param goesOn true if it was not woken since some were left: only those are served.
+   * @param rest those of them that are to be served: all, unless it was not woken since some were left.
    */
-  wokenBy(key: string, goesOn = false): WokenLine | undefined {
+  wokenBy(key: string, rest?: Rest): WokenLine | undefined {
     if (this.#byConnection.size === 0) return undefined;
     const lines = this.#linesOf(key);
-    if (lines.length === 0) return undefined;
-    const left = this.#marks.leaving.get(key) ?? this.#left.get(key) ?? ALL;
-    return new WokenLine(lines, goesOn ? left : again(left));
+    return lines.length === 0 ? undefined : new WokenLine(lines, rest ?? again(this.leftOf(key)));
+  }
+
+  /** The calls under a key that are to be served yet, if some were left. */
+  leftOf(key: string): Rest {
+    return this.#marks.leaving.get(key) ?? this.#left.get(key) ?? ALL;
   }
 
   /** The calls under a key, and those under each beginning of it. */
@@ -474,7 +477,7 @@ export class Waiters implements Contenders {
 
   /** A key was woken again whose calls the turn under way has left: all are to be performed once more. */
   leaveAll(key: string): void {
-    this.leave(key, again(this.#marks.leaving.get(key) ?? ALL));
+    this.leave(key, again(this.leftOf(key)));
   }
 
   /** The turn under way has performed all calls under a key that it could. */

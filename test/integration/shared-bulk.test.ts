@@ -1,7 +1,9 @@
 // Calls about thousands of batches of a shared queue, whose round trips to the database are counted on their way.
+import type { Result } from "@pawl/protocol";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { madeForTests, Place } from "../daemon.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
+import type { RawClient } from "../raw-client.js";
 import { makePlace, SilentProxy } from "../shared-daemons.js";
 
 const BATCHES = 1500;
@@ -42,5 +44,37 @@ describe.skipIf(!HAS_POSTGRESQL)("many batches of a shared queue", () => {
     expect(messages).toBeLessThan(BATCHES / 2);
     const { queues } = await client.call("queue.stats", { queue: "s/from" });
     expect(queues[0]).toMatchObject({ ready: 1 });
+  });
+
+  test("are waited for by their ids by so many that no turn comes to all of them", async () => {
+    const url = postgres().url("waited");
+    await makePlace(url);
+    const place = new Place();
+    await place.start({ args: ["--shared", `s/*=${url}`] });
+    const clients = await Promise.all(Array.from({ length: 4 }, () => place.connect()));
+    const [client] = clients as [RawClient];
+    const enqueue = async (payload: string): Promise<string> =>
+      (await client.call("queue.enqueue", { queue: "s/q", payloads: [payload] })).batch.batchId;
+    const claim = (from: RawClient, batchId: string, waitMs: number): Promise<Result<"queue.claim">> =>
+      from.call("queue.claim", { batchIds: [batchId], owner: "w", waitMs });
+    const delayed = Array.from({ length: 1000 }, (_, number) => ({
+      queue: "s/q",
+      payloads: [number],
+      delayMs: 3_600_000,
+    }));
+    const { batches } = await client.call("queue.enqueueMany", { batches: delayed });
+    const last = await enqueue("last");
+    const held = (await claim(client, last, 0)).claim as NonNullable<Result<"queue.claim">["claim"]>;
+    const others = batches.map(({ batchId }, index) =>
+      claim(clients[index % 4] as RawClient, batchId, 3_600_000).catch(() => {}),
+    );
+    // Less than the 30 s after which everything that waits is tried again.
+    const waiting = claim(client, last, 25_000);
+    // All wait once those of each connection that came before this do.
+    await Promise.all(clients.map((each) => each.call("queue.stats", { queue: "s/q" })));
+    await client.call("queue.abandon", { claimId: held.claimId, leaseToken: held.leaseToken });
+    expect((await waiting).claim?.batches.map(({ payloads }) => payloads)).toEqual([["last"]]);
+    for (const each of clients) each.destroy();
+    await Promise.all(others);
   });
 });
