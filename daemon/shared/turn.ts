@@ -233,8 +233,8 @@ export class SharedTurn {
   }
 
   /**
-   * Performs those calls again that wait under a key, of which the other daemons know. Were they told once more, daemons
-   * whose calls are granted nothing would wake one another for ever.
+   * Performs those calls again that wait under a key, of which the other daemons know. Were they told once more,
+   * daemons whose calls are granted nothing would wake one another for ever.
    */
   async serveLeft(key: string, rest: Rest): Promise<void> {
     this.#inVain.clear();
@@ -302,7 +302,7 @@ export class SharedTurn {
     return this.#later;
   }
 
-  /** The keys that this turn has woken and under which it could not perform all, with those that are to be served yet. */
+  /** The keys that this turn has woken and of which it could not perform all, with those that are to be served yet. */
   get wokenElsewhere(): ReadonlyMap<string, Rest> {
     return this.#wokenElsewhere;
   }
