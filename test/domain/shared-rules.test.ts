@@ -22,7 +22,7 @@ test.skipIf(!HAS_POSTGRESQL || !TORTURE)(
     const postgres = await PostgreSql.start(onTestFinished);
     const { PAWL_TORTURE: _, ...env } = process.env;
     const own = Object.fromEntries(Object.entries(env).filter(([name]) => !name.startsWith("VITEST")));
-    const { status } = spawnSync("npx", ["vitest", "run", "--maxWorkers=2", ...FILES], {
+    const { status } = spawnSync("npx", ["vitest", "run", "--maxWorkers=4", ...FILES], {
       cwd: REPOSITORY,
       stdio: ["ignore", "inherit", "inherit"],
       env: { ...own, PAWL_TEST_SHARED: postgres.url() },
