@@ -569,6 +569,8 @@ export class Daemon {
     for (const holders of this.#endingHolders.values()) holders.stop();
     this.#remoteLeases?.stop(refusal);
     const placesStopped = this.#places?.stop(refusal);
+    // Those that were held until a database has performed their calls are taken up, and refused, now.
+    if (placesStopped !== undefined) for (const each of this.#connections) this.#inbox.roomAgain(each);
     const isAllRefused = await this.#loop.stop(refusal);
     await placesStopped;
     // Requests that are on their way are refused as not performed, so that their senders know; a connection

@@ -84,6 +84,10 @@ export class Connections {
     return this.#accepted;
   }
 
+  [Symbol.iterator](): Iterator<Connection> {
+    return this.#open.values();
+  }
+
   get(number: number): Connection | undefined {
     return this.#open.get(number);
   }
