@@ -35,3 +35,25 @@ test.each([
     expect(await pawl.call("command.get", { commandId })).toMatchObject({ state, attempt: 2 });
   }
 });
+
+test("a delivery that was seen as ended and is given back then counts no answer", async () => {
+  const time = new Clocks();
+  const pawl = new InProcess({ time });
+  for (let index = 0; index < COMMANDS; index += 1) {
+    await pawl.call("command.create", { deployment: "d", command: "c", maxAttempts: 5 });
+  }
+  const leases = [];
+  for (let leased = 0; leased < COMMANDS; leased += PER_LEASE) {
+    const params = { deployment: "d", owner: "o", max: PER_LEASE, leaseMs: LEASE_MS };
+    leases.push(...(await pawl.call("command.lease", params)).leases);
+  }
+  time.pass(LEASE_MS);
+  for (const { commandId, leaseId } of leases.slice(-5)) {
+    expect(await pawl.call("command.release", { leaseId })).toEqual({ state: "PENDING", attempt: 2 });
+    const response = { status: "success", response: 1 } as const;
+    await expect(pawl.call("command.respond", { commandId, leaseId, response })).rejects.toMatchObject({
+      kind: "invalid_state",
+    });
+    expect(await pawl.call("command.get", { commandId })).toMatchObject({ state: "PENDING", attempt: 2 });
+  }
+});

@@ -19,7 +19,8 @@ const FILES = [
 test.skipIf(!HAS_POSTGRESQL || !TORTURE)(
   "every rule holds over PostgreSQL",
   async () => {
-    const postgres = await PostgreSql.start(onTestFinished);
+    // Daemons of another user, too, come to it by TCP.
+    const postgres = await PostgreSql.start(onTestFinished, { tcp: true });
     const { PAWL_TORTURE: _, ...env } = process.env;
     const own = Object.fromEntries(Object.entries(env).filter(([name]) => !name.startsWith("VITEST")));
     const { status } = spawnSync("npx", ["vitest", "run", "--maxWorkers=4", ...FILES], {

@@ -17,6 +17,7 @@ import {
   release as giveBack,
   isPushed,
   type LiveRow,
+  lose,
   remainingOf,
   selectLive,
 } from "./row.js";
@@ -173,6 +174,8 @@ export function* release(
   const current = stateAt(row, env);
   // The delivery before this state: it was released already, or its time was up.
   if (current.state === "PENDING" && current.attempt === given.attempt + 1) {
+    // Its end may not be written yet, and would have its answer count.
+    if (row.state === "DISPATCHED") yield* lose(row, env);
     yield* run(forgetLate, { seq: row.seq, attempt: given.attempt });
     return current;
   }
