@@ -95,7 +95,7 @@ export class CallLine {
   /** True for the line of what uses rows of any scope. */
   readonly hasAll: boolean;
   readonly #items: Item[] = [];
-  readonly #woken = new Set<string>();
+  readonly #woken = new Map<string, Rest>();
   readonly #wokenHere = new Map<string, Rest>();
   /** Turns that are under way: one is performed, and the next of the same session may have begun. */
   #underWay = 0;
@@ -169,37 +169,23 @@ export class CallLine {
   /**
    * @param scopes of the calls that wait under the key.
    * @param isAlone true if something of one may be undone.
+   * @param rest of these calls, where the other daemons know that it was woken; undefined if they are to be told.
    */
-  wake(key: string, scopes: readonly string[], isAlone: boolean): void {
-    const woken = this.#woken;
-    if (woken.has(key)) return;
-    woken.add(key);
-    this.submit({
-      scopes,
-      isAlone,
-      perform: (turn) => {
-        woken.delete(key);
-        return turn.wake(key);
-      },
-      // All that waits is tried again once the database is there again.
-      failed: () => void woken.delete(key),
-    });
-  }
-
-  /** The same where the other daemons know that it was woken, for the rest of the calls if some were served already. */
-  wakeHere(key: string, scopes: readonly string[], isAlone: boolean, rest: Rest): void {
-    const woken = this.#wokenHere;
+  wake(key: string, scopes: readonly string[], isAlone: boolean, rest: Rest | undefined): void {
+    const woken = rest === undefined ? this.#woken : this.#wokenHere;
     const before = woken.get(key);
-    woken.set(key, before === undefined ? rest : again(before === ALL ? rest : before));
+    const left = rest ?? ALL;
+    woken.set(key, before === undefined ? left : again(before === ALL ? left : before));
     if (before !== undefined) return;
     this.submit({
       scopes,
       isAlone,
       perform: (turn) => {
-        const left = woken.get(key) ?? ALL;
+        const now = woken.get(key) ?? ALL;
         woken.delete(key);
-        return turn.serveLeft(key, left);
+        return rest === undefined ? turn.wake(key) : turn.serveLeft(key, now);
       },
+      // All that waits is tried again once the database is there again.
       failed: () => void woken.delete(key),
     });
   }

@@ -49,14 +49,10 @@ export class Lines {
 
   /** @param rest of what waits under the key; undefined if the other daemons are to be told. */
   #wake(key: string, rest: Rest | undefined): void {
-    const has = (line: CallLine, scopes: readonly string[], mayBeUndone: boolean): void => {
-      if (rest === undefined) line.wake(key, scopes, mayBeUndone);
-      else line.wakeHere(key, scopes, mayBeUndone, rest);
-    };
     const alone = this.#waiters.overtaking(key);
     if (alone !== undefined) {
       const { scopes, mayBeUndone = false } = alone.call as ScopedCall;
-      return has(this.of(scopes), scopes, mayBeUndone);
+      return this.of(scopes).wake(key, scopes, mayBeUndone, rest);
     }
     // The line of the first performs what it can, in order, and leaves the others to that of the first of these.
     const woken = this.#waiters.wokenBy(key, rest);
@@ -72,7 +68,8 @@ export class Lines {
       for (const scope of scopes) all.add(scope);
       if (parked.call.mayBeUndone === true) mayBeUndone = true;
     }
-    if (lineKey !== undefined) has(this.of([...all]), [...all], mayBeUndone);
+    const scopes = [...all];
+    if (lineKey !== undefined) this.of(scopes).wake(key, scopes, mayBeUndone, rest);
   }
 
   /** Performs everything again that waits. */

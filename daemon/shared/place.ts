@@ -624,7 +624,7 @@ export class Place implements LinesPlace {
 
   async #lookAtClock(seen: Seen & { tables?: number }, sentAt: number, { listener }: Life): Promise<void> {
     if (seen.tables !== this.setting.tables) {
-      this.lost(new TablesReplaced("the tables are not those of before"));
+      this.lost(new TablesReplaced());
       return;
     }
     const step = this.clock.stepIn(seen);

@@ -117,7 +117,11 @@ async function difference(session: Session): Promise<Difference> {
 export const TABLES = "CAST(CAST('pawl_meta' AS regclass) AS oid)::bigint AS tables";
 
 /** The tables of a session are not those that it began with. */
-export class TablesReplaced extends ConnectionLost {}
+export class TablesReplaced extends ConnectionLost {
+  constructor() {
+    super("the tables are not those of before");
+  }
+}
 
 /** The text whose lock daemons share while they use the tables. */
 function useKey(session: Session): string {

@@ -114,7 +114,7 @@ export class Transaction {
     const begun = this.#session.begin(asks, { inserts: ahead.flatMap(({ inserts }) => inserts) });
     const read = this.#turns.map((turn, index) => turn.readAhead(ahead[index] as Ahead));
     const [[, [clock] = []]] = await Promise.all([begun, ...read]);
-    if (clock?.tables !== this.#tables) throw new TablesReplaced("the tables are not those of before");
+    if (clock?.tables !== this.#tables) throw new TablesReplaced();
     this.#time = await this.#timeBy(clock as unknown as Seen);
     this.#othersWait = clock?.others === 1;
     const waiting = typeof clock?.waiting === "string" ? (JSON.parse(clock.waiting) as string[]) : [];

@@ -113,7 +113,7 @@ export class SharedTurn {
   readonly #busy = new Set<Parked>();
   /** The keys whose calls this turn does not perform, so that those at other daemons may be first. */
   readonly #leftToOthers = new Set<string>();
-  /** The keys of calls that this turn could not perform again. */
+  /** The keys under which this turn could not perform all calls again, with those that are to be served yet. */
   readonly #wokenElsewhere = new Map<string, Rest>();
   readonly #wokenLater = new Set<string>();
   readonly #inVain = new Set<Parked>();

@@ -439,9 +439,10 @@ export class Attempt {
     const begun = this.#beginWoken();
     for (; key !== undefined; key = this.#effects.nextWoken()) {
       if (left?.has(key)) this.#waiters.leaveAll(key);
-      if (left?.has(key) || this.#serveKey(key)) continue;
-      left ??= new Set();
-      left.add(key);
+      else if (!this.#serveKey(key)) {
+        left ??= new Set();
+        left.add(key);
+      }
     }
     this.#endWoken(begun);
   }

@@ -26,11 +26,6 @@ const TURN_MS = 5;
 /** ... or after so many times as long as a commit takes, where that is longer. */
 const COMMITS_PER_TURN = 3;
 const MAX_TURN_MS = 12;
-/*
- * On a busy machine others have the processor for longer than that in the middle of a turn. Then one request at a time
- * would be performed with a commit of its own, and each turn takes several times as long as its requests do. So once a
- * turn would be over, it has as much longer as the daemon did not have the processor until then.
- */
 /** The part of a turn that goes to what nobody asked for in this turn: ends, waits that are over, the daemon's own. */
 const OWN_SHARE = 0.5;
 /** A request counts for no more of the time that calls took which it woke. */
@@ -480,8 +475,11 @@ export class TurnLoop {
   }
 
   /**
-   * Performs what has arrived, until this time, and the first request in any case. Time in which others have the
-   * processor comes on top, once. Returns true if there was anything.
+   * Performs what has arrived, until this time, and the first request in any case. Returns true if there was anything.
+   *
+   * On a busy machine others have the processor for longer than that in the middle of a turn. Then one request at a
+   * time would be performed with a commit of its own, and each turn take several times as long as its requests do. So
+   * once a turn would be over, it has as much longer as the daemon did not have the processor until then.
    */
   #performArrived(attempt: Attempt, work: Work, until: number): boolean {
     const { arrivals } = this.#options;

@@ -617,8 +617,7 @@ class WokenLine {
   constructor(lines: readonly KeyLine[], { parts, hasOthers }: Rest) {
     for (const { key, sorts } of lines) {
       for (const [sort, entries] of sorts) {
-        const name = parts.size === 0 && hasOthers ? "" : nameOf(key, sort);
-        const part = name === "" ? undefined : parts.get(name);
+        const part = parts.size === 0 ? undefined : parts.get(nameOf(key, sort));
         if (part === undefined && !hasOthers) continue;
         const rest = part === undefined ? entries.values() : partOf(entries, part);
         const entry = nextOf(rest);
