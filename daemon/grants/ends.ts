@@ -9,6 +9,8 @@ import { type Connections, dueAt, type Ending } from "./ending.js";
 
 /** Rows that one turn ends or removes: some 4 ms of work, so that a large backlog never stalls other requests. */
 const ROWS_PER_STEP = 300;
+/** The same of one closed connection: a turn has room for steps of several, within the part of it that is for such. */
+const ROWS_OF_CONNECTION = 100;
 /** Rows of each kind that a turn ends at least, so that none waits for the end of another's backlog. */
 const MIN_ROWS_PER_STEP = 20;
 
@@ -47,7 +49,7 @@ export class Ends implements Endings {
    * @param noun whose grants alone are released, where it is known that there are no others.
    */
   *disconnect(connection: number, env: Env, noun?: string): Operation<Outcome<void>> {
-    let left = ROWS_PER_STEP;
+    let left = ROWS_OF_CONNECTION;
     for (const ending of this.#endings) {
       if (ending.disconnect === undefined || (noun !== undefined && ending.noun !== noun)) continue;
       left -= yield* ending.disconnect(connection, env, left);

@@ -29,7 +29,7 @@ import type { Caller } from "../turns/operation.js";
 import { MessageSplitter, WrongHeaders } from "./framing.js";
 import { LONG_MESSAGE_BYTES, noteLongMessage, noteOldBytes, noteOldValues } from "./garbage.js";
 import { HangUpWatch } from "./hang-up-watch.js";
-import { Lane } from "./inbox.js";
+import { Lane, type Siblings } from "./inbox.js";
 import type { HangUps } from "./kernel.js";
 import { Outgoing } from "./outgoing.js";
 import { afterRest } from "./resting.js";
@@ -39,6 +39,8 @@ import { type Reader, UNKNOWN_ANSWER_BYTES, type Unsent } from "./unsent.js";
 export interface ConnectionOptions {
   socket: Socket;
   caller: Caller;
+  /** The connections of its process. */
+  siblings: Siblings;
   /** True if it came by a socket that serves only reads. */
   readOnly: boolean;
   /** The answer to each of its requests, if its user may not use the daemon. */
@@ -97,6 +99,7 @@ const FORGETTING = 0.9;
  */
 export class Connection implements Peer, Reader, Source {
   readonly caller: Caller;
+  readonly siblings: Siblings;
   readonly readOnly: boolean;
   /** May change when the configuration is read again. */
   forbidden: PawlError | undefined;
@@ -134,6 +137,7 @@ export class Connection implements Peer, Reader, Source {
   constructor(options: ConnectionOptions) {
     this.#options = options;
     this.caller = options.caller;
+    this.siblings = options.siblings;
     this.readOnly = options.readOnly;
     this.forbidden = options.forbidden;
     this.socket = options.socket;

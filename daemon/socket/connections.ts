@@ -1,6 +1,7 @@
 import type { Socket } from "node:net";
 import type { Access } from "./access.js";
 import { Connection, type ConnectionOptions } from "./connection.js";
+import type { Siblings } from "./inbox.js";
 import type { HangUps } from "./kernel.js";
 import { Unread } from "./unread.js";
 import { Unsent } from "./unsent.js";
@@ -33,6 +34,8 @@ export class Connections {
   readonly #events: ConnectionEvents;
   readonly #onChange: () => void;
   readonly #open = new Map<number, Connection>();
+  /** By pid, those that are open. */
+  readonly #siblings = new Map<number, Siblings & { open: number }>();
   readonly #unsent: Unsent;
   readonly #unread: Unread;
   #maxMessageBytes: number;
@@ -100,6 +103,7 @@ export class Connections {
       ...this.#events,
       socket,
       caller,
+      siblings: this.#siblingsOf(caller.pid),
       readOnly,
       forbidden: this.#access.refusalOf(socket, caller),
       hangUps: this.#hangUps,
@@ -112,12 +116,28 @@ export class Connections {
       },
       onClose: (closed) => {
         this.#open.delete(closed.caller.connection);
+        this.#leave(closed.caller.pid);
         this.#events.onClose(closed);
         this.#onChange();
       },
     });
     this.#open.set(caller.connection, connection);
     this.#onChange();
+  }
+
+  #siblingsOf(pid: number | null): Siblings {
+    if (pid === null) return { ready: 0 };
+    const siblings = this.#siblings.get(pid) ?? { ready: 0, open: 0 };
+    siblings.open += 1;
+    this.#siblings.set(pid, siblings);
+    return siblings;
+  }
+
+  #leave(pid: number | null): void {
+    const siblings = pid === null ? undefined : this.#siblings.get(pid);
+    if (siblings === undefined) return;
+    siblings.open -= 1;
+    if (siblings.open === 0) this.#siblings.delete(pid as number);
   }
 
   /** Applies to the open connections too what a reload has changed: what they may hold, and who is allowed. */

@@ -6,9 +6,16 @@ import type { Arrivals, Holding } from "../turns/turn-loop.js";
 import { DEAR_MS, DearRequests, isCertain, LONG_LINE_BYTES, WHOLE_TURN_MS } from "./dear-requests.js";
 import { ProcessorTime, type Usage } from "./processor-time.js";
 
+/** The connections of one process. Together they have the part of the turns that another's only one has. */
+export interface Siblings {
+  /** How many of them have something that waits for its turn. */
+  ready: number;
+}
+
 /** A connection, as far as the inbox needs to know it. */
 export interface LineSource {
   readonly lane: Lane;
+  readonly siblings: Siblings;
   /** True if one more line may be taken up, or more of one that was begun. */
   readonly mayTakeUp: boolean;
   readonly mayGoOn: boolean;
@@ -73,8 +80,11 @@ export class Lane {
   waitingSince: number | undefined;
   /** When the last lines arrived, as far as that was kept. */
   readonly arrivedAt: number[] = [];
-  state: "empty" | "ready" | "held" = "empty";
-  /** The time that the connection has used, on the scale of the inbox's `#now`; undefined for a new one. */
+  #state: "empty" | "ready" | "held" = "empty";
+  /**
+   * The time that the connection has used, on the scale of the inbox's `#now`, where that of one of several siblings
+   * counts as often as there are some that wait; undefined for a new one.
+   */
   usedMs: number | undefined;
   /** The same when the lane was put in its place; if it was put aside, with what its next request may well take. */
   placedMs = 0;
@@ -90,6 +100,17 @@ export class Lane {
 
   constructor(connection: LineSource) {
     this.connection = connection;
+  }
+
+  get state(): "empty" | "ready" | "held" {
+    return this.#state;
+  }
+
+  set state(state: "empty" | "ready" | "held") {
+    const { siblings } = this.connection;
+    if (this.#state === "ready") siblings.ready -= 1;
+    if (state === "ready") siblings.ready += 1;
+    this.#state = state;
   }
 
   get isEmpty(): boolean {
@@ -143,6 +164,7 @@ const EMPTY = Buffer.alloc(0);
  * take (start-time fair queueing): the next one is that which has used the least, counted from when it last had
  * nothing to do, and among equals that which came first. So lines are taken up in the order they came as long as a
  * turn takes up all of them, and otherwise a connection that asks for little never waits for one that asks for much.
+ * A process that opens a hundred connections has no more of the turns for that: each of them is charged for all.
  *
  * Hundreds that have each used little and ask for much at the same moment would still come first. So once dear requests
  * have taken more time than others, those that can be expected to be dear are put aside as long as others wait, until
@@ -399,7 +421,7 @@ export class Inbox<From extends LineSource> {
     if (lane !== undefined) {
       const isUnclear = this.#servedLine === undefined || !isCertain(this.#servedLine, neededMs);
       const isByChance = neededMs >= DEAR_MS && !wasExpected && isUnclear && lane.chances >= 1;
-      this.#charge(lane, isByChance ? DEAR_MS : neededMs);
+      this.#charge(lane, isByChance ? Math.min(lane.tookMs || DEAR_MS, DEAR_MS) : neededMs);
       lane.chances = Math.min(lane.chances + (isByChance ? -1 : 1 / REQUESTS_PER_CHANCE), MAX_CHANCES);
       lane.tookMs = neededMs;
     }
@@ -478,7 +500,7 @@ export class Inbox<From extends LineSource> {
   }
 
   #charge(lane: Lane, ms: number): void {
-    lane.usedMs = (lane.usedMs ?? this.#now) + ms;
+    lane.usedMs = (lane.usedMs ?? this.#now) + ms * Math.max(lane.connection.siblings.ready, 1);
     if (lane.usedMs > this.#mostUsed) this.#mostUsed = lane.usedMs;
   }
 

@@ -1,4 +1,5 @@
 // Clients that are many, slow, stuck or gone: the daemon stays small and serves the others.
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync } from "node:fs";
 import { connect, type Socket } from "node:net";
@@ -12,6 +13,7 @@ import {
   MAX_WAITS_PER_CONNECTION,
 } from "@pawl/protocol/limits";
 import { expect, test } from "vitest";
+import { ClientProcess } from "../client-process.js";
 import { type DaemonProcess, NAMES_ARE_SHARED, startDaemon } from "../daemon.js";
 import { sized } from "../long-form.js";
 import { RawClient, type RawReply } from "../raw-client.js";
@@ -333,6 +335,51 @@ test("whoever asks for a little is answered before the queue of whoever asks for
     expect(last).toBe(false);
   }
   await replies;
+  expect(await daemon.end()).toBe(0);
+});
+
+/** As many connections of one process as the first argument says: each has 100 requests waiting all the time. */
+const MANY_CONNECTIONS = `
+  import { connect } from "node:net";
+  const [count, socketPath, request] = process.argv.slice(1);
+  let begun = 0;
+  for (let number = 0; number < Number(count); number += 1) {
+    const socket = connect(socketPath, () => socket.write((request + "\\n").repeat(100)));
+    socket.once("data", () => ++begun === Number(count) && console.log("true"));
+    socket.on("data", (chunk) => {
+      const answers = chunk.toString("latin1").split("\\n").length - 1;
+      if (answers > 0) socket.write((request + "\\n").repeat(answers));
+    });
+  }
+`;
+
+// A database performs all that has come to it together.
+test.skipIf(NAMES_ARE_SHARED)("a process gets no more done for having many connections", async () => {
+  const daemon = await startDaemon();
+  const polite = await daemon.place.connect();
+  const nextOf = (type: string): string =>
+    JSON.stringify({ jsonrpc: "2.0", id: type, method: "sequence.next", params: { type } });
+  const many = new ClientProcess(
+    spawn(process.execPath, [
+      ...["--input-type=module", "--eval", MANY_CONNECTIONS, "--"],
+      ...["50", daemon.place.socket, nextOf("MANY")],
+    ]),
+  );
+  try {
+    await many.line(0);
+    const lastOf = async (type: string): Promise<number> =>
+      (await polite.call("sequence.next", { type })).seq;
+    const before = await lastOf("MANY");
+    polite.write(`${nextOf("ONE")}\n`.repeat(1000));
+    for (let answers = 0; answers < 1000; answers += 1) await polite.reply();
+    const done = (await lastOf("MANY")) - before;
+    expect(await lastOf("ONE")).toBe(1001);
+    // As much as the other, and what was under way; not fifty times as much.
+    expect(done).toBeGreaterThan(100);
+    expect(done).toBeLessThan(20_000);
+  } finally {
+    await many.end("SIGKILL");
+  }
   expect(await daemon.end()).toBe(0);
 });
 

@@ -26,6 +26,7 @@ test("no more than 192 KiB of a connection are read in one round of the event lo
   const connection = new Connection({
     socket,
     caller: { connection: 1, pid: null, uid: null, gid: null },
+    siblings: { ready: 0 },
     readOnly: false,
     forbidden: undefined,
     hangUps: undefined,

@@ -2,7 +2,13 @@
 import { expect, test } from "vitest";
 import type { LineUnderWay } from "../../daemon/dist/rpc/peer.js";
 import { DearRequests } from "../../daemon/dist/socket/dear-requests.js";
-import { Inbox, Lane, type LineSource, MAX_HELD_BYTES } from "../../daemon/dist/socket/inbox.js";
+import {
+  Inbox,
+  Lane,
+  type LineSource,
+  MAX_HELD_BYTES,
+  type Siblings,
+} from "../../daemon/dist/socket/inbox.js";
 import { type Call, DAEMON } from "../../daemon/dist/turns/call.js";
 import type { Arrivals } from "../../daemon/dist/turns/turn-loop.js";
 
@@ -11,11 +17,16 @@ const CONNECTIONS = 500;
 
 class Source implements LineSource {
   readonly lane = new Lane(this);
+  readonly siblings: Siblings;
   readonly mayTakeUp = true;
   readonly mayGoOn = true;
   readonly mayTakeUpCancel = true;
   readonly requestsPerTurn = 128;
   answerBytes = 256;
+
+  constructor(siblings: Siblings = { ready: 0 }) {
+    this.siblings = siblings;
+  }
 
   tookUp(): void {}
 }
@@ -287,6 +298,27 @@ test("time in which other processes have the processor is not charged to whoever
   const pings = pingsWith(line("ping", 20.1, 60, { held: 20 }), 3);
   // The first two show what they take.
   expect(mostBetween(turns, polite, pings, line("dear", 60, 30_000))).toBeLessThanOrEqual(2);
+});
+
+test("a process has no more of the turns for having hundreds of connections", () => {
+  const turns = new Turns();
+  const siblings = { ready: 0 };
+  const [polite] = open(turns, 1) as [Source];
+  const others = Array.from({ length: CONNECTIONS }, () => new Source(siblings));
+  for (const other of others) {
+    for (let count = 0; count < 20; count += 1) turns.inbox.push(other, PING);
+  }
+  for (let count = 0; count < 500; count += 1) turns.inbox.push(polite, PING);
+  while (polite.lane.state !== "empty") turns.turn();
+  const ofOthers = turns.performed.filter((source) => source.siblings === siblings);
+  expect(ofOthers.length).toBeGreaterThan(400);
+  expect(ofOthers.length).toBeLessThan(1100);
+  // Among them each has as much as another.
+  const counts = others.map((other) => ofOthers.filter((source) => source === other).length);
+  expect(Math.max(...counts) - Math.min(...counts)).toBeLessThanOrEqual(1);
+  expect(siblings.ready).toBe(CONNECTIONS);
+  while (turns.waiting > 0) turns.turn();
+  expect(siblings.ready).toBe(0);
 });
 
 test("time in which a request waits for a disk is charged", () => {
