@@ -11,8 +11,8 @@ const MAX_LOOKED_AT = 800;
 
 const BATCH_ID = /^qwb:[0-9a-f]{64}$/;
 
-const selectAwaited = sql<Awaited>(`
-  SELECT enqueue_seq AS seq, batch_id AS "batchId", state FROM pawl_batch
+const selectAwaited = sql<Omit<Awaited, "hasMore"> & { has_more: 1 | null }>(`
+  SELECT enqueue_seq AS seq, batch_id AS "batchId", state, has_more FROM pawl_batch
   WHERE enqueue_seq = :seq AND batch_id = :batchId`);
 
 /** Batches that wait for others, or would again if they came back. */
@@ -37,8 +37,13 @@ const selectWaitingFor = sql<{ seq: number }>(`
 /** Finds batches that others wait for. Each is looked for once. */
 export class AwaitedBatches {
   readonly #found = new Map<string, Awaited>();
-  /** The batchIds of the batches of one call, by their names within it. */
-  readonly refs = new Map<string, string>();
+  /** The batches of one call, by their names within it. */
+  readonly #named = new Map<string, { batchId: string; seq: number }>();
+
+  /** A batch of this call, which others of it name so. */
+  name(ref: string, batchId: string, seq: number): void {
+    this.#named.set(ref, { batchId, seq });
+  }
 
   /** The draft with the batches that it waits for, or the refusal of one that is not there. */
   *of(draft: Draft, index?: number): Operation<Draft | PawlError> {
@@ -46,8 +51,9 @@ export class AwaitedBatches {
     if (after.length === 0) return draft;
     const batches = new Map<number, Awaited>();
     for (const [place, name] of after.entries()) {
-      const batchId = this.refs.get(name) ?? name;
-      const found = this.#found.get(batchId) ?? (yield* findAwaited(batchId));
+      const named = this.#named.get(name);
+      const batchId = named?.batchId ?? name;
+      const found = this.#found.get(batchId) ?? (yield* findAwaited(batchId, named?.seq));
       if (found === undefined) return unknown(name, place, index);
       this.#found.set(batchId, found);
       batches.set(found.seq, found);
@@ -56,10 +62,11 @@ export class AwaitedBatches {
   }
 }
 
-function* findAwaited(batchId: string): Operation<Awaited | undefined> {
-  for (const seq of yield* placesOf(batchId)) {
+/** @param place where it is, if that is known. */
+function* findAwaited(batchId: string, place: number | undefined): Operation<Awaited | undefined> {
+  for (const seq of place === undefined ? yield* placesOf(batchId) : [place]) {
     const found = yield* one(selectAwaited, { seq, batchId });
-    if (found !== undefined) return found;
+    if (found !== undefined) return { seq, batchId, state: found.state, hasMore: found.has_more !== null };
   }
   return undefined;
 }

@@ -122,7 +122,7 @@ export function* enqueueMany(
       knownLength += Math.max(0, textOf(done.batch).length - draft.payloads.length);
       if (knownLength > MAX_KNOWN_BATCHES_LENGTH) return knownTooLong(draft, index);
     }
-    if (ref !== undefined) awaited.refs.set(ref, batchIdOf(done.batch));
+    if (ref !== undefined) awaited.name(ref, ...placeOf(done.batch));
     result.batches[index] = done.batch;
     result.created[index] = done.created;
     result.outcomes[index] = done.outcome;
@@ -145,10 +145,13 @@ function textOf(batch: Batch): string {
   return (batch as unknown as RawJson).text;
 }
 
-/** The id of a batch as it is shown: the first member of its text. */
-function batchIdOf(batch: Batch): string {
+const ENQUEUE_SEQ = '"enqueueSeq":';
+
+/** The id of a batch as it is shown, and its enqueueSeq: the first members of its text, but for the queue. */
+function placeOf(batch: Batch): [batchId: string, seq: number] {
   const text = textOf(batch);
-  return text.slice('{"batchId":"'.length, text.indexOf('",'));
+  const batchId = text.slice('{"batchId":"'.length, text.indexOf('",'));
+  return [batchId, Number.parseInt(text.slice(text.indexOf(ENQUEUE_SEQ) + ENQUEUE_SEQ.length), 10)];
 }
 
 /** A conflict with an earlier one of the same call names its index, since its batch is undone. */

@@ -100,8 +100,6 @@ const setAfter = sql(`
   ON CONFLICT (enqueue_seq) DO UPDATE SET after_ids = excluded.after_ids, after_when = excluded.after_when,
     after_left = excluded.after_left, delay_ms = excluded.delay_ms`);
 
-const setHasMore = sql("UPDATE pawl_batch SET has_more = 1 WHERE enqueue_seq = :seq AND has_more IS NULL");
-
 const awaitBatches = sql(`
   INSERT INTO pawl_batch_more (enqueue_seq, awaited)
   SELECT after_seq, 1 FROM pawl_batch_after WHERE enqueue_seq = :seq
@@ -355,6 +353,8 @@ export interface Awaited {
   readonly seq: number;
   readonly batchId: string;
   readonly state: BatchState;
+  /** True once the batch is marked to have more: that others wait for it. */
+  hasMore: boolean;
 }
 
 /** What a batch waits for, as it was asked for. */
@@ -380,7 +380,7 @@ export function isBlocked(after: After): boolean {
   return unfinishedOf(after) > 0 || obstacleOf(after) !== undefined;
 }
 
-/** Keeps what a batch waits for. Returns whether it was cancelled, since that cannot come true. */
+/** Keeps what a batch waits for that is marked to have more. Returns whether it was cancelled: that cannot come true. */
 export function* keepAfter(
   seq: number,
   after: After,
@@ -391,11 +391,11 @@ export function* keepAfter(
   const ids = JSON.stringify(batches.map(({ batchId }) => batchId));
   const left = isBlocked(after) ? unfinishedOf(after) : null;
   yield* write(setAfter, { seq, ids, when, left, delayMs: delayMs ?? null });
-  yield* write(setHasMore, { seq });
   for (const { seq: afterSeq, state } of batches)
     yield* write(insertAfter, { afterSeq, seq, outcome: outcomeOf(state) });
   yield* write(awaitBatches, { seq });
-  yield* write(awaitedHaveMore, { seq });
+  if (batches.some(({ hasMore }) => !hasMore)) yield* write(awaitedHaveMore, { seq });
+  for (const each of batches) each.hasMore = true;
   const obstacle = obstacleOf(after);
   if (obstacle === undefined) {
     if (left === null && when !== "success") yield* write(forgetClaims, { seq });

@@ -321,7 +321,7 @@ export function* add(draft: Draft, env: Env, followsSeq: number | null = null): 
   const forgetsKey = params.uniqueFor === "unfinished" ? 1 : null;
   const replaceUntil = params.maxDelayMs === undefined ? null : env.now + params.maxDelayMs;
   const trace = params.trace === undefined ? null : JSON.stringify(params.trace);
-  const hasMore = forgetsKey !== null || replaceUntil !== null || follows || trace !== null ? 1 : null;
+  const isMarked = forgetsKey !== null || replaceUntil !== null || follows || trace !== null;
   const own = {
     enqueueSeq: 0,
     queueId,
@@ -331,13 +331,13 @@ export function* add(draft: Draft, env: Env, followsSeq: number | null = null): 
     state,
     settings,
     follows,
-    hasMore,
+    hasMore: isMarked || after !== undefined ? 1 : null,
   } as const;
   const row = rowOf(draft, own, env);
   const enqueueSeq = yield* insert(insertBatch, row);
   row.enqueue_seq = enqueueSeq;
   if (row.inline_payloads === null) yield* write(insertPayloads, { enqueueSeq, payloads });
-  if (hasMore !== null) yield* write(insertMore, { enqueueSeq, forgetsKey, replaceUntil, followsSeq, trace });
+  if (isMarked) yield* write(insertMore, { enqueueSeq, forgetsKey, replaceUntil, followsSeq, trace });
   if (isStep(enqueueSeq, env)) yield* enterIds(enqueueSeq);
   env.effects.reached("enqueueSeq", enqueueSeq);
   env.effects.tell("queue", queue, "enqueued", batchId);
@@ -376,7 +376,7 @@ export function* replace(
   const state: BatchState = isWaiting ? "blocked" : keepsTime ? keptState : draft.state;
   const settings = yield* settingsOfQueue(queueId, env);
   const trace = params.trace === undefined ? null : JSON.stringify(params.trace);
-  const hasMore = before.has_more ?? (trace === null ? null : 1);
+  const hasMore = before.has_more ?? (trace === null && draft.after === undefined ? null : 1);
   // Its id stays as it is entered.
   const own = {
     enqueueSeq,

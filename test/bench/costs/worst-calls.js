@@ -138,6 +138,45 @@ export function worstCalls(database) {
       { batches: many(1000, (index) => ({ queue: `new-${index % 100}`, payloads: [index] })) },
       1000,
     ),
+    worst(
+      "queue.enqueueMany",
+      "a chain of 1,000",
+      {
+        batches: many(1000, (index) => ({
+          queue: "new",
+          payloads: [index],
+          ref: `r${index}`,
+          ...(index === 0 ? {} : { after: [`r${index - 1}`] }),
+        })),
+      },
+      1999,
+    ),
+    worst(
+      "queue.enqueueMany",
+      "1,000 that wait for 10",
+      {
+        batches: many(1000, (index) => ({
+          queue: "new",
+          payloads: [index],
+          ref: `r${index}`,
+          after: many(Math.min(index, 10), (back) => `r${index - 1 - back}`),
+        })),
+      },
+      10_945,
+    ),
+    worst(
+      "queue.enqueueMany",
+      "1,000 that replace others",
+      {
+        batches: many(1000, (index) => ({
+          queue: "new",
+          payloads: [index],
+          sourceKey: `k${index}`,
+          onExisting: "replace",
+        })),
+      },
+      1000,
+    ),
     worst("queue.claim", "one of a million", { queue: "deep", owner: "o", maxBatches: 1000 }),
     worst("queue.claim", "1,000 that join", all, 1000),
     worst("queue.renew", "1,000 batches", claim, 1000),
