@@ -76,6 +76,8 @@ export default defineConfig({
     server: { deps: { external: [/\/(protocol|client|daemon|web|mcp)\/dist\//] } },
     testTimeout: 120_000,
     hookTimeout: 120_000,
+    // What is looked for again and again comes when it comes: a second is little on a busy machine.
+    expect: { poll: { timeout: 60_000 } },
     // Where CI runs, others may stall the machine for longer than a lease lasts; what passes only then is shown.
     retry: process.env.CI === undefined ? 0 : 1,
   },
