@@ -5,7 +5,7 @@ import { RESTART_GRACE_MS } from "@pawl/protocol/limits";
 import type { Logger } from "pino";
 import { elapsed } from "../clock.js";
 import type { Ends } from "../grants/ends.js";
-import { type Operation, type Statement, write } from "../store/statement.js";
+import { type Operation, run, type Statement, write } from "../store/statement.js";
 import type { Env } from "../turns/operation.js";
 import { numbersOf } from "./connection-number.js";
 import { TOLD_AFTER_PART } from "./held.js";
@@ -38,7 +38,7 @@ export interface Life {
 /** The name under which the server shows the session on which a daemon listens and looks at the others. */
 export const LISTENING = "pawld listening";
 
-/** Another daemon. `dead`: its lock is free, and is held by this one now; `quiet`: one of all hangs, or is cut off. */
+/** Another daemon. `dead`: its lock is free; `quiet`: one of all hangs, or is cut off. */
 interface Other {
   readonly number: number;
   readonly dead: number;
@@ -117,29 +117,25 @@ export class OtherDaemons {
     try {
       const others = await this.#find(life, { buries: true });
       const gone = others.filter(({ dead }) => dead === 1);
-      await Promise.all(gone.map(({ number }) => this.#buryFound(number, life)));
+      await Promise.all(gone.map(({ number }) => this.#bury(number, "looked at")));
       if (gone.length === others.length) await performOwn((env) => endings.prolong(env));
     } catch (error) {
       log.warn({ err: error, place: shown }, "what was held before this start is seen to later");
     }
   }
 
-  /** All others, and, if they are to be buried, whether they have gone: of these the listener has the locks. */
+  /** All others, and, if they are to be buried, whether they have gone. */
   #find({ number, listener }: Life, { buries }: { buries: boolean }): Promise<Other[]> {
     return listener.query<Other>(
       `SELECT number,
-          CASE WHEN $3 THEN pg_try_advisory_lock(hashtextextended($2 || ' daemon ' || number, 0)) ELSE false END AS dead,
+          CASE WHEN $3 THEN pg_try_advisory_xact_lock_shared(hashtextextended($2 || ' daemon ' || number, 0))
+            ELSE false END AS dead,
           (SELECT bool_or(query_start < clock_timestamp() - $4 * interval '1 ms') FROM pg_stat_activity
             WHERE application_name = '${LISTENING}' AND datname = current_database()) AS quiet
         FROM pawl_shared_daemon WHERE number <> $1 ORDER BY number`,
       [number, this.#options.lockPrefix, buries ? 1 : 0, QUIET_MS],
       "pawl_look_at_others",
     );
-  }
-
-  async #buryFound(number: number, { listener }: Life): Promise<void> {
-    await this.#bury(number, "looked at");
-    this.#unlock(number, listener);
   }
 
   /** Looks whether the database answers, and whether another daemon has gone. */
@@ -173,7 +169,7 @@ export class OtherDaemons {
 
   #seen(life: Life, others: readonly Other[]): void {
     if (others[0]?.quiet === 1) this.#options.onQuiet();
-    for (const { number, dead } of others) if (dead === 1) void this.#buryFound(number, life);
+    for (const { number, dead } of others) if (dead === 1) void this.#bury(number, "looked at");
     const [first, next = first] = [others[0], others.find(({ number }) => number > life.number)];
     this.#neighbour = next?.number;
     this.#lookedAround?.();
@@ -232,14 +228,6 @@ export class OtherDaemons {
     await session.query("SELECT pg_advisory_unlock_all() IS NULL AS free");
   }
 
-  #unlock(number: number, session: Session): void {
-    session
-      .query("SELECT pg_advisory_unlock(hashtextextended($1, 0))", [
-        lifeLock(this.#options.lockPrefix, number),
-      ])
-      .catch(() => {});
-  }
-
   /**
    * Another daemon has gone: others may come back to what its connections held, or it ends.
    *
@@ -255,15 +243,20 @@ export class OtherDaemons {
   }
 
   async #endLife(number: number, noticed: Noticed): Promise<void> {
-    const { endings, log, performOwn, shown } = this.#options;
+    const { endings, lockPrefix, log, performOwn, shown } = this.#options;
+    const buries = (): boolean => this.#buries(elapsed());
+    const key = lifeLock(lockPrefix, number);
     try {
-      await performOwn(function* (env): Operation<void> {
+      const isOver = await performOwn(function* (env): Operation<boolean> {
+        // The turn may be made again by a later connection, since nobody heard of its commit.
+        if (!buries() || (yield* run(forgetDaemon, { number, key })) === 0) return false;
         yield* endings.abandon(...numbersOf(number), env);
-        yield* write(forgetDaemon, { number });
         yield* write(forgetWaiting, { number });
         yield* write(forgetTurns, { before: env.now - TURNS_KEPT_MS });
         env.effects.deadline(env.now);
+        return true;
       });
+      if (!isOver) return;
       log.info(
         { place: shown, daemon: number, noticed },
         "another daemon has gone; what its connections held ends unless they come back",
@@ -293,12 +286,15 @@ export async function takeNumber(
   { lockPrefix, channel }: { readonly lockPrefix: string; readonly channel: string },
 ): Promise<number> {
   if (former !== undefined) {
-    const [row] = await session.query<{ taken: number }>(
-      `SELECT pg_try_advisory_lock(hashtextextended($1, 0)) AND EXISTS
-        (SELECT 1 FROM pawl_shared_daemon WHERE number = $2) AS taken`,
-      [lifeLock(lockPrefix, former), former],
-    );
-    if (row?.taken === 1) return former;
+    // What has become of the row is looked at behind the lock.
+    const [[lock] = [], rows = []] = await session.together([
+      {
+        text: "SELECT pg_try_advisory_lock(hashtextextended($1, 0)) AS taken",
+        values: [lifeLock(lockPrefix, former)],
+      },
+      { text: "SELECT 1 FROM pawl_shared_daemon WHERE number = $1", values: [former] },
+    ]);
+    if (lock?.taken === 1 && rows.length > 0) return former;
   }
   const [row] = await session.query<{ number: number }>(
     "SELECT nextval('pawl_shared_daemon_number') AS number",
@@ -317,7 +313,11 @@ function lifeLock(lockPrefix: string, number: number): string {
   return `${lockPrefix} daemon ${number}`;
 }
 
-const forgetDaemon: Statement<never> = { sql: "DELETE FROM pawl_shared_daemon WHERE number = :number" };
+/** Only if it is not there; nor does it come back under its number from then on until the transaction is over. */
+const forgetDaemon: Statement<never> = {
+  sql: `DELETE FROM pawl_shared_daemon
+    WHERE number = :number AND pg_try_advisory_xact_lock_shared(hashtextextended(:key, 0))`,
+};
 const forgetWaiting: Statement<never> = { sql: "DELETE FROM pawl_shared_waiting WHERE daemon = :number" };
 const forgetTurns: Statement<never> = {
   sql: `DELETE FROM pawl_shared_turn
