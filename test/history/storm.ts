@@ -100,6 +100,8 @@ class RunningStorm {
     const until = performance.now() + lifeMs * (0.5 + random.next());
     while (performance.now() < until && lives.isAlive) {
       await sleep(random.next() * 1000);
+      // The fault before may have ended it meanwhile.
+      if (!lives.isAlive) break;
       await this.#bring(FAULTS);
       await this.#isAnswered();
     }
