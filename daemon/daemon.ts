@@ -311,7 +311,7 @@ export class Daemon {
         submit: (call) => place.submit(call),
         time: () => place.time(),
         take: (env) => place.take(env, fileId),
-        connectionOf: (known) => place.connectionOf(known),
+        connectionOf: (row) => place.connectionOfLost(row),
       };
       this.#endingHolders.set(place, make(turns));
     }

@@ -37,8 +37,8 @@ export interface HoldersTurns {
   time(): { readonly now: number };
   /** Takes those that this daemon has to end, where not all are. */
   take?(env: Env): Operation<readonly LostRow[] | Wait>;
-  /** The number here of a connection as rows have it, where they have another; 0 for none. */
-  connectionOf?(known: number): number;
+  /** The connection here that has to close, where rows have another number; 0 for none. */
+  connectionOf?(row: LostRow): number;
 }
 
 /**
@@ -79,7 +79,7 @@ export class EndingHolders {
       start: (env) => take?.(env) ?? takeLostHolders(env),
       waits: true,
       done: (rows) => {
-        for (const row of rows) this.end(row, connectionOf?.(row.connection) ?? row.connection);
+        for (const row of rows) this.end(row, connectionOf?.(row) ?? row.connection);
         this.watch();
       },
       failed: (error) => this.#goesOn(error),

@@ -85,7 +85,7 @@ export class Granted {
     for (const { id, scopes, ttlMs, graceMs = NO_GRACE_MS, tell, onLoss: ending, isDelivery } of changes) {
       if (ttlMs === 0) {
         if (!isDelivery) known.forget(id);
-        this.#held.drop(id);
+        this.#held.forget(id);
         continue;
       }
       if (scopes !== undefined) known.remember({ kind: "claim", id }, scopes);
@@ -147,6 +147,11 @@ export class Granted {
     if (!ENDS_HELD.has(method)) return;
     const { leaseId, claimId, reservationId, commandId } = params as Record<string, string | undefined>;
     this.#held.drop((leaseId ?? claimId ?? reservationId ?? commandId) as string);
+  }
+
+  /** The connection here that has to close before others are granted what was lost; 0 if it has. */
+  toClose(id: string): number {
+    return this.#held.toClose(id);
   }
 
   /** A connection has closed. */

@@ -31,12 +31,15 @@ export const TOLD_AFTER_PART = 1 / 3;
 /** Grants by their ids, and how long the shortest of them is safe. */
 export class HeldGrants {
   readonly #byId = new Map<string, Kept>();
+  /** Of grants whose process is ended when they are lost, also of lost ones: the connection that has to close then. */
+  readonly #toClose = new Map<string, number>();
   /** How many there are of each length. */
   readonly #lengths = new Map<number, number>();
 
   keep(id: string, grant: HeldGrant): void {
     // What is added to a reservation says nothing of that anew.
     const onLoss = grant.onLoss ?? this.#byId.get(id)?.onLoss;
+    if (grant.onLoss !== undefined && !this.#toClose.has(id)) this.#toClose.set(id, grant.connection);
     this.drop(id);
     this.#byId.set(id, { ...grant, onLoss, id, since: elapsed() });
     this.#lengths.set(safeMs(grant), (this.#lengths.get(safeMs(grant)) ?? 0) + 1);
@@ -49,6 +52,17 @@ export class HeldGrants {
 
   has(id: string): boolean {
     return this.#byId.has(id);
+  }
+
+  /** Forgets one that was given back. */
+  forget(id: string): void {
+    this.drop(id);
+    this.#toClose.delete(id);
+  }
+
+  /** The connection of this daemon that has to close before others are granted what was lost; 0 if it has. */
+  toClose(id: string): number {
+    return this.#toClose.get(id) ?? 0;
   }
 
   drop(id: string): void {
@@ -64,6 +78,7 @@ export class HeldGrants {
     // A process that is ended when it loses the grant may go on without its connection.
     for (const [id, grant] of this.#byId)
       if (grant.connection === connection && grant.onLoss === undefined) this.drop(id);
+    for (const [id, toClose] of this.#toClose) if (toClose === connection) this.#toClose.delete(id);
   }
 
   /** The shortest time for which nobody else ends one of them, in milliseconds; infinity for none. */

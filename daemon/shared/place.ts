@@ -539,6 +539,14 @@ export class Place implements LinesPlace {
     return (this.#life && ownConnection(known, this.#life.number)) ?? 0;
   }
 
+  /**
+   * The connection here that has to close before others are granted what was lost; 0 for none. Its row may tell none,
+   * where others took this daemon for dead before it ended the process.
+   */
+  connectionOfLost({ connection, grant_id: id }: LostRow): number {
+    return this.connectionOf(connection) || this.#granted.toClose(id);
+  }
+
   /** Ends the waits of a connection's requests with this id; true if there was one. */
   cancel(connection: number, id: string | number | null): boolean {
     const parked = this.#waiters.withId(connection, id);

@@ -1,12 +1,19 @@
 // Holders of shared leases that are ended when they lose them: real processes, real daemons, one real server.
+import type { Writable } from "node:stream";
 import { describe, expect, onTestFinished, test } from "vitest";
+import { Session } from "../../daemon/dist/shared/session.js";
 import { type DaemonProcess, type LogLine, madeForTests, Place } from "../daemon.js";
 import { hasEnded, hold } from "../holder.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
-import { makePlace, SilentProxy } from "../shared-daemons.js";
+import { makePlace, SilentProxy, toldOf } from "../shared-daemons.js";
+import { until } from "../until.js";
 
 const onLoss = { signal: "SIGTERM", graceMs: 40 } as const;
 const WAIT_MS = 60_000;
+
+function isThere({ msg }: LogLine): boolean {
+  return msg === "the database of shared names is there";
+}
 
 describe.skipIf(!HAS_POSTGRESQL)("a holder that loses what daemons share", () => {
   const postgres = madeForTests(async (atEnd) => {
@@ -76,5 +83,45 @@ describe.skipIf(!HAS_POSTGRESQL)("a holder that loses what daemons share", () =>
     });
     proxy.cut();
     await other.call("lease.acquire", { name, owner: "next", waitMs: WAIT_MS });
+  });
+
+  test("has its connection closed first, too, where its daemon has another number by then", async () => {
+    const proxy = await SilentProxy.start(postgres().port as number, onTestFinished);
+    const [one, two] = [new Place(), new Place()];
+    const [first, second] = await Promise.all([one.start(shared(proxy.port)), two.start(shared())]);
+    const [client, other] = [await one.connect(), await two.connect()];
+    await client.call("lease.acquire", { name: "s/told", owner: "a", ttlMs: 60_000 });
+    const name = "s/forked";
+    const { pid, child, process } = await hold(one.socket, name, "forks", { ttlMs: 60_000, onLoss });
+    // Whoever takes up whom it has to end has the whole place.
+    const session = await Session.open(postgres().url());
+    await session.query("SELECT pg_advisory_lock_shared(hashtextextended('pawl pawl', 0)) IS NULL AS locked");
+    await other.call("lease.break", { name, reason: "a test" });
+    // What connections are told comes in order: the one of the forked process was told by then.
+    const told = toldOf(client, "lease.lost");
+    await other.call("lease.break", { name: "s/told", reason: "a test" });
+    await told;
+    const waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+    await until(() => postgres().psql(waiting).output.trim() !== "0");
+    const { daemon } = await first.logged(isThere);
+    const isGone = second.logged(
+      (line) => line.msg.startsWith("another daemon has gone") && line.daemon === daemon,
+    );
+    proxy.end();
+    await session.close();
+    await isGone;
+    const isBack = first.logged((line) => isThere(line) && line.daemon !== daemon);
+    proxy.cut();
+    await isBack;
+    const isTaken = "SELECT count(*) FROM pawl.pawl_on_loss WHERE is_taken = 1";
+    await until(() => postgres().psql(isTaken).output.trim() !== "0");
+    // This has the whole place, after the turn that would free it.
+    await client.call("queue.purge", { queue: "s/purged", states: ["completed"] });
+    expect(hasEnded(pid)).toBe(true);
+    expect((await other.call("lease.get", { name })).lease).toMatchObject({ ending: true });
+    const next = other.call("lease.acquire", { name, owner: "next", waitMs: WAIT_MS });
+    (process.stdio[3] as Writable).end();
+    await next;
+    expect(hasEnded(child)).toBe(true);
   });
 });
