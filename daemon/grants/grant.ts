@@ -29,6 +29,8 @@ export interface GrantRule<Row> {
    * columns has an index.
    */
   readonly graceEndsAt: string;
+  /** The key of the table, by which those end one after the other that end at the same time. */
+  readonly order: string;
   /** The column of the connection, and what it has where there is none. */
   readonly connection: string;
   readonly unconnected: "NULL" | "0";
@@ -78,7 +80,7 @@ export function endOf<N extends number | null>(expiresAt: N, graceEndsAt: number
 
 /** The ends of the grants of one kind: by time, with connections, over restarts. */
 export function grants<Row>(rule: GrantRule<Row>): Ending {
-  const { table, rows, expiresAt, graceEndsAt, connection, unconnected, bound } = rule;
+  const { table, rows, expiresAt, graceEndsAt, order, connection, unconnected, bound } = rule;
   const earliestEnd = earliestOf(table, expiresAt);
   const earliestGrace = earliestOf(table, graceEndsAt);
   const latestEnd = sql<{ at: number | null }>(
@@ -91,7 +93,7 @@ export function grants<Row>(rule: GrantRule<Row>): Ending {
     SELECT max(CASE WHEN ${graceEndsAt} < ${expiresAt} THEN ${graceEndsAt} ELSE ${expiresAt} END) AS at FROM ${table}
     WHERE ${expiresAt} IS NOT NULL AND ${rule.holder} >= :first AND ${rule.holder} <= :last`);
   const selectEnded = [expiresAt, graceEndsAt].map((column) =>
-    sql<Row>(`${rows} ${column} IS NOT NULL AND ${column} <= :now ORDER BY ${column} LIMIT :rows`),
+    sql<Row>(`${rows} ${column} IS NOT NULL AND ${column} <= :now ORDER BY ${column}, ${order} LIMIT :rows`),
   );
   const selectBound = sql<Row>(`${rows} ${bound} AND ${connection} = :connection LIMIT :rows`);
   // A grant that has no end but that of its connection cannot be renewed.

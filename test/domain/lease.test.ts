@@ -120,3 +120,20 @@ test("a transaction ends two hundred holders by force, and says that there are m
   expect((await pawl.call("transact", { calls })).results).toEqual([{ broken: true }]);
   expect((await pawl.call("transact", { calls })).results).toEqual([{ broken: false }]);
 });
+
+test("leases that end at the same time are told of by their names, whatever the order of their rows", async () => {
+  const time = new Clocks();
+  const pawl = new InProcess({ time });
+  const names = ["a", "b", "c", "d", "e", "f"];
+  for (const name of [...names].reverse()) await pawl.call("lease.acquire", { name, owner: "o", ttlMs: 3000 });
+  const told = (of: string): unknown[] =>
+    pawl.notified.filter(({ method }) => method === of).map(({ params }) => (params as { name: string }).name);
+  for (const [passMs, method] of [
+    [2500, "lease.expiring"],
+    [500, "lease.lost"],
+  ] as const) {
+    time.pass(passMs);
+    await pawl.call("lease.get", { name: "a" });
+    expect(told(method)).toEqual(names);
+  }
+});

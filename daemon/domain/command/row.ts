@@ -101,6 +101,7 @@ export const DELIVERY_TABLE = {
   rows: `SELECT ${LIVE_COLUMNS} FROM pawl_command WHERE`,
   expiresAt: "lease_expires_at",
   graceEndsAt: "grace_ends_at",
+  order: "seq",
   connection: "lease_connection",
   unconnected: "NULL",
   holder: "holder_connection",

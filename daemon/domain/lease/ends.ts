@@ -40,6 +40,11 @@ const forgetConnections = sql("UPDATE pawl_lease SET warn_at = NULL, connection 
 const forgetConnectionsOf = sql(`
   UPDATE pawl_lease SET warn_at = NULL, connection = 0 WHERE connection >= :first AND connection <= :last`);
 
+/** The order of rows that a statement returns is anyone's. */
+function byEnd(a: LeaseRow, b: LeaseRow): number {
+  return a.expires_at - b.expires_at || (a.name < b.name ? -1 : a.name > b.name ? 1 : 0);
+}
+
 /** When holders are told that their lease is about to end. */
 export const leaseWarnings: Ending = {
   *earliest() {
@@ -48,7 +53,7 @@ export const leaseWarnings: Ending = {
 
   *expire(env, rows) {
     const warned = yield* all(takeWarnings, { now: env.now, rows });
-    for (const row of warned) {
+    for (const row of warned.sort(byEnd)) {
       const { name, lease_id: leaseId, fencing_token: fencingToken, expires_at: at, connection } = row;
       const end = { expiresAt: shownAt(at, env), remainingMs: at - env.now };
       env.effects.notify(connection, "lease.expiring", { name, leaseId, fencingToken, ...end });
