@@ -22,9 +22,15 @@ type Answer = { secret: string } | PawlError | undefined;
 /** A daemon, and processes that ask it, each over a connection of its own. */
 class World {
   readonly pawl: InProcess;
+  #turns = 0;
 
   constructor(parents: Readonly<Record<number, number>> = {}) {
-    this.pawl = new InProcess({ path: ":memory:", processes: true, parentOf: (pid) => parents[pid] });
+    this.pawl = new InProcess({
+      path: ":memory:",
+      processes: true,
+      parentOf: (pid) => parents[pid],
+      arrivals: { beginTurn: { value: () => void (this.#turns += 1) } },
+    });
   }
 
   /** Asks for something, and says what came of it once all that can be answered is. */
@@ -57,9 +63,14 @@ class World {
     return result;
   }
 
+  /** What a turn has no time left for is in the next, which begins at once: until none does. */
   async settled(): Promise<void> {
     await this.pawl.call("daemon.ping", {}, 999).catch(() => {});
-    await new Promise((resolve) => setImmediate(resolve));
+    for (let turns = -1; turns !== this.#turns; ) {
+      turns = this.#turns;
+      // The first may come before the turn, the second does not.
+      for (const _ of [1, 2]) await new Promise((resolve) => setImmediate(resolve));
+    }
   }
 
   async has(actor: number, thing: Thing, more: object = {}): Promise<string> {
