@@ -259,7 +259,8 @@ class QueueWorker<T> {
     // A handler that ends because its claim is lost has not failed.
     if (grant.lost && error === grant.signal.reason) throw error;
     if (!postponed && !cancelled && onFailure !== undefined) callListener(onFailure, error, given);
-    if (grant.lost) throw grant.signal.reason;
+    // What was cancelled has ended at the latest with its grace: that is no loss.
+    if (grant.lost && !cancelled) throw grant.signal.reason;
     const how = postponed
       ? { delayMs: error.delayMs }
       : cancelled
@@ -269,7 +270,8 @@ class QueueWorker<T> {
             ...(retryDelayMs === undefined ? {} : { delayMs: restMs(retryDelayMs, given.batches) }),
           };
     try {
-      await grant.endBy(() => this.#connection.call("queue.abandon", { claimId, leaseToken, ...how }));
+      if (!grant.lost)
+        await grant.endBy(() => this.#connection.call("queue.abandon", { claimId, leaseToken, ...how }));
     } catch (refusal) {
       // The claim was given back by a first try whose answer was lost, or was taken back: it is where it should be.
       if (!isLoss(refusal)) throw refusal;

@@ -372,6 +372,33 @@ describe("workers", () => {
     await worker.close();
   });
 
+  test("of the library are told that their work was cancelled, also where it ends after the grace", async () => {
+    const pawl = await connect({ socket: daemon().place.socket });
+    onTestFinished(() => pawl.close());
+    const { batchId } = (await pawl.queue.enqueue({ queue: "too-late", payloads: [1] })).batch;
+    let begun = (): void => {};
+    const began = new Promise<void>((resolve) => {
+      begun = resolve;
+    });
+    const told = new Promise((resolve, reject) => {
+      const worker = pawl.work(
+        "too-late",
+        async ({ signal }) => {
+          begun();
+          await new Promise((aborted) => signal.addEventListener("abort", aborted));
+          // Its claim has ended then, of which the same connection was told before.
+          await pawl.queue.wait({ batchId, waitMs: 60_000 });
+          throw signal.reason;
+        },
+        { onCancel: ({ cancelled }) => resolve(cancelled), onFailure: reject, onError: reject },
+      );
+      onTestFinished(() => worker.close());
+    });
+    await began;
+    await pawl.queue.cancel({ batchId, stop: true, graceMs: 100, reason: "enough" });
+    expect(await told).toEqual({ reason: "enough", graceMs: 100 });
+  });
+
   test("by command keep what is printed, know the trace, and end what is cancelled", async () => {
     const { socket } = daemon().place;
     const run = (...args: string[]) => pawlCommand(args, { socket });
