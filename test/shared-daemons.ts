@@ -19,8 +19,11 @@ export class SilentProxy {
   readonly #server: Server;
   readonly #pairs = new Set<readonly [Socket, Socket]>();
   #isSilent = false;
-  /** Told of what a client sends: `pass` it, pass it and `hold` what is answered, or `drop` it and all that follows. */
-  onSent: ((text: string) => "pass" | "hold" | "drop") | undefined;
+  /**
+   * Told of what a client sends, by which connection: `pass` it, pass it and `hold` what is answered, or `drop` it and
+   * all that follows.
+   */
+  onSent: ((text: string, by: Socket) => "pass" | "hold" | "drop") | undefined;
 
   private constructor(targetPort: number) {
     this.#server = createServer({ noDelay: true }, (from) => {
@@ -35,7 +38,7 @@ export class SilentProxy {
         });
       }
       from.on("data", (chunk) => {
-        const fate = this.#isSilent ? "drop" : (this.onSent?.(chunk.toString("latin1")) ?? "pass");
+        const fate = this.#isSilent ? "drop" : (this.onSent?.(chunk.toString("latin1"), from) ?? "pass");
         if (fate !== "pass") this.#isSilent = true;
         if (fate !== "drop") to.write(chunk);
       });

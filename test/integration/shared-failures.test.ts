@@ -19,6 +19,19 @@ function nextLine(daemon: DaemonProcess, msg: string): Promise<LogLine> {
   return daemon.logged((line) => line.msg === msg && !written.has(line));
 }
 
+/**
+ * True of what is sent with a statement that has this in it. Its text goes out once for each session, and from then on
+ * the name under which it is prepared.
+ */
+function statementsOf(table: string): (text: string) => boolean {
+  const names = new Set<string>();
+  const prepared = new RegExp(`(pawl_\\d+)\\0[^\\0]*\\b${table}\\b`, "g");
+  return (text) => {
+    for (const [, name] of text.matchAll(prepared)) names.add(`${name}\0`);
+    return [...names].some((name) => text.includes(name));
+  };
+}
+
 describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
   const postgres = madeForTests((atEnd) => PostgreSql.start(atEnd, { tcp: true }));
   let schemas = 0;
@@ -435,11 +448,19 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
       const place = new Place();
       await place.start(shared(schema, proxy.port));
       const client = await place.connect();
+      // What the daemon does by itself is committed, too.
+      const isNumber = statementsOf("pawl_sequence");
+      proxy.onSent = (text) => {
+        isNumber(text);
+        return "pass";
+      };
       expect((await client.call("sequence.next", { type: "SEQ" })).seq).toBe(1);
       const seen = new Promise<void>((resolve) => {
-        proxy.onSent = (text) => {
+        let session: unknown;
+        proxy.onSent = (text, by) => {
+          if (isNumber(text)) session = by;
           // The name under which it is prepared: its text goes out but once.
-          if (!text.includes("pawl_commit")) return "pass";
+          if (by !== session || !text.includes("pawl_commit")) return "pass";
           proxy.onSent = undefined;
           resolve();
           return fate;
@@ -486,10 +507,17 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
     const place = new Place();
     const daemon = await place.start(shared(schema, proxy.port));
     const client = await place.connect();
+    const isNumber = statementsOf("pawl_sequence");
+    proxy.onSent = (text) => {
+      isNumber(text);
+      return "pass";
+    };
     await client.call("sequence.next", { type: "SEQ" });
     const seen = new Promise<void>((resolve) => {
-      proxy.onSent = (text) => {
-        if (!text.includes("pawl_commit")) return "pass";
+      let session: unknown;
+      proxy.onSent = (text, by) => {
+        if (isNumber(text)) session = by;
+        if (by !== session || !text.includes("pawl_commit")) return "pass";
         proxy.onSent = undefined;
         resolve();
         return "hold";
