@@ -288,6 +288,7 @@ test.skipIf(noCompiler !== undefined)("a quota that is used up is like a full di
   expect((await client.call("sequence.peek", { type: "FR" })).seq).toBe(2);
   io.stop();
   expect((await client.call("sequence.next", { type: "FR" })).seq).toBe(2);
+  await daemon.logged(({ msg }) => msg.startsWith("there is space for the database again"));
   expect(daemon.log.filter(({ level }) => level !== "info")).toHaveLength(1);
   await daemon.end("SIGKILL");
   await place.start();
