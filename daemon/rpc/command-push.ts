@@ -179,7 +179,7 @@ export class CommandPush implements Serving {
     for (const served of this.#byConnection.get(connection) ?? []) this.#take(served);
   }
 
-  /** The others take this daemon for dead, and with it receivers that have named themselves: they do so again. */
+  /** The others took this daemon for dead, and with it receivers that have named themselves: they do so again. */
   cutOff(): void {
     for (const served of this.#deployments.values()) {
       for (const serving of served.peers.values()) {

@@ -108,7 +108,9 @@ export interface PlaceOptions {
   readonly processOf: NonNullable<Env["processOf"]>;
   /** Ends the holder of a grant, who has to stop now, as its connection here. */
   readonly endHolder: (place: Place, row: LostRow, connection: number) => void;
-  /** The others take this daemon for dead, and know of nothing that its connections have said. */
+  /**
+   * The daemon is there again, after others have taken it for dead: they know of nothing that its connections have said.
+   */
   readonly onCutOff: (place: Place) => void;
   /** Which boot of the machine this is; null where the kernel does not say. */
   readonly boot: string | null;
@@ -152,6 +154,8 @@ export class Place implements LinesPlace {
   #setting: TurnSetting | undefined;
   readonly #keptMark: string | undefined;
   #life: Life | undefined;
+  /** True if others may have taken the last life for dead, until there is another. */
+  #isCutOff = false;
   /** Why nothing can be done; undefined while the database is there. */
   #away: PawlError | undefined = NOT_YET;
   #stopped: PawlError | undefined;
@@ -806,6 +810,8 @@ export class Place implements LinesPlace {
       if (this.#life === life) this.lost(error);
     });
     for (const resolve of this.#awaitingReturn.splice(0)) resolve();
+    if (this.#isCutOff) this.#options.onCutOff(this);
+    this.#isCutOff = false;
     this.#options.log.info(
       { place: this.shown, daemon: life.number },
       "the database of shared names is there",
@@ -866,8 +872,8 @@ export class Place implements LinesPlace {
     this.#scopes.clear();
     this.#registered.clear();
     this.#life = undefined;
+    this.#isCutOff = true;
     this.#granted.giveUpLife();
-    this.#options.onCutOff(this);
   }
 
   /** Refuses everything from now on. */
