@@ -92,7 +92,7 @@ export class Granted {
       const other = tell !== undefined || this.#held.has(id) ? undefined : elsewhere.get(id);
       const told = tell ?? other?.tell;
       if (isDelivery) this.#noteLasting(id, told);
-      if (told === undefined) this.#held.renew(id, ttlMs);
+      if (told === undefined) this.#held.renew(id, ttlMs, caller);
       else if (told.length > 0) {
         const how = ending ?? other?.ending;
         const holder = how && this.#options.processOf(caller);
@@ -156,7 +156,8 @@ export class Granted {
 
   /** A connection has closed. */
   disconnected(connection: number): void {
-    this.#held.dropOf(connection);
+    // Who renews one of these at another connection is told of it there, as of what was granted elsewhere.
+    for (const id of this.#held.dropOf(connection)) this.#options.scopes.forget(id);
   }
 
   /**
@@ -193,7 +194,7 @@ export class Granted {
       this.#tellLost(connection, tell);
       // What was not renewed here for so long may have been given back at another daemon.
       if (onLoss === undefined || elapsed() - since > ttlMs) continue;
-      this.#options.endHolder(lostRow(id, onLoss, this.#options.now()), connection);
+      this.#options.endHolder(lostRow(id, onLoss, this.#options.now()), this.#held.toClose(id));
     }
     this.#options.onLost(lost.length, lost.some(endsWithLife));
   }

@@ -4,7 +4,7 @@ import type { NotificationName } from "@pawl/protocol";
 import { elapsed } from "../clock.js";
 import type { LostRow } from "../grants/on-loss.js";
 import type { HolderProcess } from "../turns/holder-process.js";
-import { EVERYTHING } from "../turns/operation.js";
+import { type Caller, EVERYTHING } from "../turns/operation.js";
 
 /** A grant whose holder is told of its loss. */
 export interface HeldGrant {
@@ -45,9 +45,13 @@ export class HeldGrants {
     this.#lengths.set(safeMs(grant), (this.#lengths.get(safeMs(grant)) ?? 0) + 1);
   }
 
-  renew(id: string, ttlMs: number): void {
+  /** One that is bound to no connection is told of at the one that renews it, as its row has it. */
+  renew(id: string, ttlMs: number, { connection, pid }: Pick<Caller, "connection" | "pid">): void {
     const grant = this.#byId.get(id);
-    if (grant !== undefined) this.keep(id, { ...grant, ttlMs });
+    if (grant === undefined) return;
+    if (grant.onLoss?.holder.pid === pid) this.#toClose.set(id, connection);
+    const isBound = grant.graceMs < Number.POSITIVE_INFINITY;
+    this.keep(id, { ...grant, ttlMs, connection: isBound ? grant.connection : connection });
   }
 
   has(id: string): boolean {
@@ -74,11 +78,13 @@ export class HeldGrants {
     else this.#lengths.set(safeMs(grant), left);
   }
 
-  dropOf(connection: number): void {
-    // A process that is ended when it loses the grant may go on without its connection.
-    for (const [id, grant] of this.#byId)
-      if (grant.connection === connection && grant.onLoss === undefined) this.drop(id);
+  /** Drops those of a connection that has closed, and gives their ids. */
+  dropOf(connection: number): string[] {
     for (const [id, toClose] of this.#toClose) if (toClose === connection) this.#toClose.delete(id);
+    // A process that is ended when it loses the grant may go on without its connection.
+    return this.#take((grant) => grant.connection === connection && grant.onLoss === undefined).map(
+      ({ id }) => id,
+    );
   }
 
   /** The shortest time for which nobody else ends one of them, in milliseconds; infinity for none. */

@@ -288,6 +288,37 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
     },
   );
 
+  test.each([
+    ["beside", "lease.acquire", { name: "s/moved", ttlMs: 6000 }, "lease.lost"],
+    ["after", "lease.acquire", { name: "s/moved", ttlMs: 6000 }, "lease.lost"],
+    ["beside", "path.reserve", { root: "/s/moved", patterns: ["a/"], ttlMs: 6000 }, "path.lost"],
+    ["after", "path.reserve", { root: "/s/moved", patterns: ["a/"], ttlMs: 6000 }, "path.lost"],
+  ] as const)(
+    "a daemon that is cut off tells the connection that renewed last, %s the one that was granted it (%s)",
+    async (when, method, params, lost) => {
+      const schema = await newSchema();
+      const proxy = await SilentProxy.start(postgres().port as number, onTestFinished);
+      const place = new Place();
+      await place.start(shared(schema, proxy.port));
+      const [holder, renewing] = [await place.connect(), await place.connect()];
+      const held = (await holder.call(method, { ...params, owner: "a" } as never)) as {
+        lease?: { leaseId: string };
+        reservation?: { reservationId: string };
+      };
+      if (when === "after") {
+        await holder.destroy();
+        await until(async () => (await renewing.call("daemon.stats", {})).connections.open === 1);
+      }
+      if (held.lease) await renewing.call("lease.heartbeat", { leaseId: held.lease.leaseId });
+      else
+        await renewing.call("path.heartbeat", { reservationId: held.reservation?.reservationId as string });
+      proxy.silence();
+      expect(await toldOf(renewing, lost)).toMatchObject(
+        held.lease ? { leaseId: held.lease.leaseId } : { reservationId: held.reservation?.reservationId },
+      );
+    },
+  );
+
   test("while the server is away, who holds for long is not told of a loss, and who may lose it with its daemon is", async () => {
     const schema = await newSchema();
     const proxy = await SilentProxy.start(postgres().port as number, onTestFinished);
