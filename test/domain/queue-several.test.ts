@@ -4,6 +4,7 @@ import { describe, expect, test } from "vitest";
 import type { TimeSource } from "../../daemon/dist/clock.js";
 import { PREFIX_KEPT_MS } from "../../daemon/dist/domain/queue/listing.js";
 import type { Store } from "../../daemon/dist/store/store.js";
+import { Clocks } from "../clocks.js";
 import { InProcess } from "../in-process.js";
 
 type Claim = NonNullable<Result<"queue.claim">["claim"]>;
@@ -244,7 +245,7 @@ describe("waiting for several queues", () => {
   });
 
   test("wakes nobody but the first, whatever it waits for and however many wait", async () => {
-    const queues = new Queues();
+    const queues = new Queues(undefined, new Clocks());
     const names = Array.from({ length: 63 }, (_, index) => `other-${index}`);
     const few = await Promise.all(
       Array.from({ length: 3 }, () => queues.waiting({ queues: [...names, "p/*"] })),
@@ -261,7 +262,7 @@ describe("waiting for several queues", () => {
 
 describe("what a claim by prefix costs", () => {
   test("is the same however many queues match and are empty, paused, full or full of keys", async () => {
-    const queues = new Queues();
+    const queues = new Queues(undefined, new Clocks());
     await queues.enqueue("few/1");
     await queues.enqueue("few/2");
     await queues.claim(["few/*"]);

@@ -198,12 +198,14 @@ describe("a reservation", () => {
   test("is bounded: patterns of one, reservations of a root", async () => {
     const client = await connect();
     const root = newRoot();
-    const first = await reserve(client, root, ["first"]);
+    // All of it is held at the end, however slow the machine is.
+    const ttlMs = 3_600_000;
+    const first = await reserve(client, root, ["first"], { ttlMs });
     const { reservationId } = first;
     const some = (from: number): string[] => Array.from({ length: 64 }, (_, index) => `many/${from + index}`);
     for (let count = 64; count < MAX_RESERVATION_PATTERNS; count += 64)
-      await reserve(client, root, some(count), { reservationId });
-    expect(await reserve(client, root, some(0).slice(1), { reservationId })).toMatchObject({
+      await reserve(client, root, some(count), { reservationId, ttlMs });
+    expect(await reserve(client, root, some(0).slice(1), { reservationId, ttlMs })).toMatchObject({
       patterns: expect.objectContaining({ length: MAX_RESERVATION_PATTERNS }),
     });
     expectRefusal(
@@ -213,7 +215,7 @@ describe("a reservation", () => {
 
     const calls = Array.from({ length: MAX_ROOT_RESERVATIONS - 1 }, (_, index) => ({
       method: "path.reserve",
-      params: { root, patterns: [`d${index}/*.ts`], owner: "test" },
+      params: { root, patterns: [`d${index}/*.ts`], owner: "test", ttlMs },
     }));
     for (let from = 0; from < calls.length; from += 64)
       await client.call("transact", { calls: calls.slice(from, from + 64) });
