@@ -188,7 +188,7 @@ test("many leases that end at one moment end in steps, and their waiters still c
   expect(leases.every(({ lease }) => lease.owner === "waiter" && lease.fencingToken === 2)).toBe(true);
   const lost = pawl.notified.filter(({ method, connection }) => method === "lease.lost" && connection === 1);
   expect(lost.length).toBe(names.length);
-});
+}, 600_000);
 
 test("a turn whose time is over serves one of many that wait for the same, however many things came free", async () => {
   const pawl = new InProcess();
