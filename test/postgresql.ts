@@ -25,6 +25,8 @@ const idOf = (option: string): number =>
 const user = process.getuid?.() === 0 ? { uid: idOf("-u"), gid: idOf("-g") } : undefined;
 
 const MAX_STARTS = 50;
+/** Each daemon has eight, and every rule is tested over one server by several files at a time. */
+const MAX_CONNECTIONS = 400;
 /** What a server says once it answers. */
 const READY = "database system is ready to accept connections";
 
@@ -140,6 +142,7 @@ export class PostgreSql {
         "--pdeathsig=QUIT",
         join(programs as string, "postgres"),
         ...["-D", join(directory, "data"), "-k", directory, ...listens, "-c", "fsync=off"],
+        ...["-c", `max_connections=${MAX_CONNECTIONS}`],
       ],
       { cwd: "/", stdio: ["ignore", "ignore", "pipe"] },
     );
@@ -193,7 +196,8 @@ export class PostgreSql {
     const { status, stdout, stderr } = spawnSync(
       "sh",
       ["-c", 'exec "$0" "$@" 2>&1', join(programs as string, "psql"), ...psql],
-      { input: script, encoding: "utf8" },
+      // All rows of a test that makes ten thousand are more than a megabyte, behind which it would be cut off.
+      { input: script, encoding: "utf8", maxBuffer: Number.POSITIVE_INFINITY },
     );
     return { status, output: stdout + stderr };
   }
