@@ -189,7 +189,10 @@ export function testClient({ name, command }: ClientUnderTest): void {
       // Asked while there is no daemon: it waits for the next.
       program.tell({ id: "later", method: "sequence.next", params: { type: "FR" } });
       running = await place.start();
-      expect(await program.says("id")).toMatchObject({ id: "later", result: { seq: 1 } });
+      expect(await program.says("id")).toEqual({
+        id: "later",
+        result: expect.objectContaining({ seq: 1 }),
+      });
       await (await place.connect()).call("command.cancel", { commandId });
       expect(await program.says("id")).toMatchObject({ id: "repeated", result: { state: "FAILED" } });
     });
