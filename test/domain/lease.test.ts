@@ -125,9 +125,12 @@ test("leases that end at the same time are told of by their names, whatever the 
   const time = new Clocks();
   const pawl = new InProcess({ time });
   const names = ["a", "b", "c", "d", "e", "f"];
-  for (const name of [...names].reverse()) await pawl.call("lease.acquire", { name, owner: "o", ttlMs: 3000 });
+  for (const name of [...names].reverse())
+    await pawl.call("lease.acquire", { name, owner: "o", ttlMs: 3000 });
   const told = (of: string): unknown[] =>
-    pawl.notified.filter(({ method }) => method === of).map(({ params }) => (params as { name: string }).name);
+    pawl.notified
+      .filter(({ method }) => method === of)
+      .map(({ params }) => (params as { name: string }).name);
   for (const [passMs, method] of [
     [2500, "lease.expiring"],
     [500, "lease.lost"],
