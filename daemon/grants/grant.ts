@@ -29,8 +29,15 @@ export interface GrantRule<Row> {
    * columns has an index.
    */
   readonly graceEndsAt: string;
-  /** The key of the table, by which those end one after the other that end at the same time. */
-  readonly order: string;
+  /**
+   * What rows call these two columns, and the key of the table: by that those end one after the other that end at the
+   * same time. They are put in order here, since the database would look at all of them, however few a step ends.
+   */
+  readonly inRows: {
+    readonly expiresAt: keyof Row & string;
+    readonly graceEndsAt: keyof Row & string;
+    readonly key: readonly (keyof Row & string)[];
+  };
   /** The column of the connection, and what it has where there is none. */
   readonly connection: string;
   readonly unconnected: "NULL" | "0";
@@ -78,9 +85,21 @@ export function endOf<N extends number | null>(expiresAt: N, graceEndsAt: number
   return graceEndsAt === null ? expiresAt : Math.min(expiresAt ?? graceEndsAt, graceEndsAt);
 }
 
+/** The order in which grants of one kind end of those that have. */
+export function orderOfEnds<Row>({ inRows }: Pick<GrantRule<Row>, "inRows">): (a: Row, b: Row) => number {
+  const { expiresAt, graceEndsAt, key } = inRows;
+  const endedAt = (row: Row): number =>
+    endOf(row[expiresAt] as number | null, row[graceEndsAt] as number | null) as number;
+  return (a, b) => {
+    const different = key.find((column) => a[column] !== b[column]);
+    return endedAt(a) - endedAt(b) || (different === undefined ? 0 : a[different] < b[different] ? -1 : 1);
+  };
+}
+
 /** The ends of the grants of one kind: by time, with connections, over restarts. */
 export function grants<Row>(rule: GrantRule<Row>): Ending {
-  const { table, rows, expiresAt, graceEndsAt, order, connection, unconnected, bound } = rule;
+  const { table, rows, expiresAt, graceEndsAt, connection, unconnected, bound } = rule;
+  const byEnd = orderOfEnds(rule);
   const earliestEnd = earliestOf(table, expiresAt);
   const earliestGrace = earliestOf(table, graceEndsAt);
   const latestEnd = sql<{ at: number | null }>(
@@ -93,7 +112,7 @@ export function grants<Row>(rule: GrantRule<Row>): Ending {
     SELECT max(CASE WHEN ${graceEndsAt} < ${expiresAt} THEN ${graceEndsAt} ELSE ${expiresAt} END) AS at FROM ${table}
     WHERE ${expiresAt} IS NOT NULL AND ${rule.holder} >= :first AND ${rule.holder} <= :last`);
   const selectEnded = [expiresAt, graceEndsAt].map((column) =>
-    sql<Row>(`${rows} ${column} IS NOT NULL AND ${column} <= :now ORDER BY ${column}, ${order} LIMIT :rows`),
+    sql<Row>(`${rows} ${column} IS NOT NULL AND ${column} <= :now ORDER BY ${column} LIMIT :rows`),
   );
   const selectBound = sql<Row>(`${rows} ${bound} AND ${connection} = :connection LIMIT :rows`);
   // A grant that has no end but that of its connection cannot be renewed.
@@ -149,7 +168,8 @@ export function grants<Row>(rule: GrantRule<Row>): Ending {
       let ended = 0;
       // One grant can hold many rows: what is left follows in the next step.
       for (const select of selectEnded) {
-        for (const row of yield* all(select, { now: env.now, rows: most })) {
+        const rows = yield* all(select, { now: env.now, rows: most });
+        for (const row of rows.sort(byEnd)) {
           if (ended >= most) return ended;
           ended += yield* rule.end(row, "expired", env);
         }

@@ -101,7 +101,7 @@ export const DELIVERY_TABLE = {
   rows: `SELECT ${LIVE_COLUMNS} FROM pawl_command WHERE`,
   expiresAt: "lease_expires_at",
   graceEndsAt: "grace_ends_at",
-  order: "seq",
+  inRows: { expiresAt: "leaseExpiresAt", graceEndsAt: "graceEndsAt", key: ["seq"] },
   connection: "lease_connection",
   unconnected: "NULL",
   holder: "holder_connection",

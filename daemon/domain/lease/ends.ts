@@ -1,7 +1,7 @@
 // Leases end by their ttl, with their connection and after a restart; their holders are warned of that.
 import { shownAt } from "../../clock.js";
 import { dueAt, type Ending } from "../../grants/ending.js";
-import type { GrantRule } from "../../grants/grant.js";
+import { type GrantRule, orderOfEnds } from "../../grants/grant.js";
 import { all, one, run, sql, write } from "../../store/statement.js";
 import { itemOfLease } from "../board/claims.js";
 import { giveBack, LEASE_COLUMNS, type LeaseRow, lose, tell, tellLost } from "./row.js";
@@ -40,10 +40,7 @@ const forgetConnections = sql("UPDATE pawl_lease SET warn_at = NULL, connection 
 const forgetConnectionsOf = sql(`
   UPDATE pawl_lease SET warn_at = NULL, connection = 0 WHERE connection >= :first AND connection <= :last`);
 
-/** The order of rows that a statement returns is anyone's. */
-function byEnd(a: LeaseRow, b: LeaseRow): number {
-  return a.expires_at - b.expires_at || (a.name < b.name ? -1 : a.name > b.name ? 1 : 0);
-}
+const byEnd = orderOfEnds<LeaseRow>(LEASE_COLUMNS);
 
 /** When holders are told that their lease is about to end. */
 export const leaseWarnings: Ending = {

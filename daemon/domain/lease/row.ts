@@ -29,7 +29,7 @@ export const LEASE_COLUMNS = {
   rows: "SELECT * FROM pawl_lease WHERE",
   expiresAt: "expires_at",
   graceEndsAt: "grace_ends_at",
-  order: "name, fencing_token",
+  inRows: { expiresAt: "expires_at", graceEndsAt: "grace_ends_at", key: ["name", "fencing_token"] },
   connection: "connection",
   unconnected: "0",
   holder: "connection",

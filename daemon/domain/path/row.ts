@@ -26,7 +26,7 @@ export const RESERVATION_COLUMNS = {
   rows: "SELECT * FROM pawl_path_reservation WHERE",
   expiresAt: "expires_at",
   graceEndsAt: "grace_ends_at",
-  order: "number",
+  inRows: { expiresAt: "expires_at", graceEndsAt: "grace_ends_at", key: ["number"] },
   connection: "connection",
   unconnected: "0",
   holder: "connection",

@@ -24,7 +24,7 @@ export const CLAIM_TABLE = {
   rows: `SELECT ${CLAIM_COLUMNS} FROM pawl_batch b CROSS JOIN pawl_queue q WHERE q.queue_id = b.queue_id AND`,
   expiresAt: "expires_at",
   graceEndsAt: "grace_ends_at",
-  order: "enqueue_seq",
+  inRows: { expiresAt: "expires_at", graceEndsAt: "grace_ends_at", key: ["enqueue_seq"] },
   connection: "connection",
   unconnected: "NULL",
   holder: "holder_connection",
