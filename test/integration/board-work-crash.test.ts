@@ -74,13 +74,16 @@ test(
     const killed = { workers: 0, daemons: 0, all: 0 };
     const startedAt = performance.now();
     let killWorkerAt = BEGUN_PER_KILL;
+    let killDaemonAt = ITEMS / (DAEMON_KILLS + 2);
     for (;;) {
       const { working, done } = await lookAt(client);
       if (done === ITEMS) break;
       if (performance.now() - startedAt > GIVE_UP_MS) throw new Error(`only ${done} items are done`);
       expect(working.filter(({ agent, claim }) => claim === undefined || claim.agent !== agent)).toEqual([]);
-      if (killed.daemons < DAEMON_KILLS && done > (ITEMS * (killed.daemons + 1)) / (DAEMON_KILLS + 2)) {
+      if (killed.daemons < DAEMON_KILLS && done > killDaemonAt) {
         killed.daemons += 1;
+        // What is left is shared out anew: much may be done between two looks.
+        killDaemonAt = done + (ITEMS - done) / (DAEMON_KILLS - killed.daemons + 2);
         await daemon.end("SIGKILL");
         daemon = await place.start();
         client = await place.connect();

@@ -331,7 +331,7 @@ async function outcome(client: RawClient, round: number): Promise<{ wait: RawRep
   return { wait: answers.get(round) as RawReply, cancelled: (result as { cancelled: boolean }).cancelled };
 }
 
-describe(`around the moment of the grant, ${ROUNDS} times`, () => {
+describe(`around the moment of the grant, ${ROUNDS} times`, { timeout: sized(600_000, 120_000) }, () => {
   test("a claim is granted or cancelled, and nothing that was granted is left", async () => {
     const [client, other] = await Promise.all([daemon().place.connect(), daemon().place.connect()]);
     const queue = "cancel-race";

@@ -148,7 +148,7 @@ describe.skipIf(!HAS_POSTGRESQL)("schedules of shared queues", () => {
       await first.client.call("schedule.set", { name, queue, payloads: [1], everyMs: 1000, overlap: "all" });
       await first.daemon.end("SIGKILL");
       const claiming = (client: RawClient) =>
-        client.call("queue.claim", { queue, owner: "w", waitMs: 20_000, leaseMs: 60_000 });
+        client.call("queue.claim", { queue, owner: "w", waitMs: 20_000, leaseMs: 3_600_000 });
       const seen: string[] = [];
       const both = [second, third];
       for (let kills = 0; ; kills += 1) {
