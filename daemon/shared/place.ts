@@ -109,7 +109,7 @@ export interface PlaceOptions {
   /** Ends the holder of a grant, who has to stop now, as its connection here. */
   readonly endHolder: (place: Place, row: LostRow, connection: number) => void;
   /**
-   * The daemon is there again, after others have taken it for dead: they know of nothing that its connections have said.
+   * The daemon is there again, which others took for dead: they know of nothing that its connections have said.
    */
   readonly onCutOff: (place: Place) => void;
   /** Which boot of the machine this is; null where the kernel does not say. */
