@@ -380,7 +380,10 @@ export function isBlocked(after: After): boolean {
   return unfinishedOf(after) > 0 || obstacleOf(after) !== undefined;
 }
 
-/** Keeps what a batch waits for that is marked to have more. Returns whether it was cancelled: that cannot come true. */
+/**
+ * Keeps what a batch waits for that is marked to have more. Returns whether it was cancelled, since that cannot come
+ * true.
+ */
 export function* keepAfter(
   seq: number,
   after: After,
