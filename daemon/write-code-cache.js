@@ -4,11 +4,12 @@ import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
-import { codeCacheOf, digestOf, loadCompiled } from "./bin/compiled.js";
+import compiled from "./bin/compiled.js";
 
 const LOOK_EVERY_MS = 10;
 const MOST_MS = 10_000;
 
+const { codeCacheOf, digestOf, loadCompiled } = compiled;
 const directory = mkdtempSync(join(tmpdir(), "pawl-build-"));
 const socket = join(directory, "pawl.sock");
 const { loaded, exports } = loadCompiled();
@@ -19,7 +20,7 @@ while (!(await isAnswered()) && performance.now() < end) await pause(LOOK_EVERY_
 for (const { file, source, script } of loaded.values()) {
   const cache = codeCacheOf(file);
   const code = script.createCachedData();
-  writeFileSync(`${cache}.new`, Buffer.concat([digestOf(source, code), code]));
+  writeFileSync(`${cache}.new`, Buffer.concat([digestOf(Buffer.from(source, "latin1"), code), code]));
   // A daemon makes its files for itself alone; this one is a part of the program.
   chmodSync(`${cache}.new`, 0o644);
   renameSync(`${cache}.new`, cache);

@@ -1,12 +1,11 @@
-import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { Script } from "node:vm";
+const { createHash } = require("node:crypto");
+const { readFileSync } = require("node:fs");
+const { createRequire } = require("node:module");
+const { dirname, join } = require("node:path");
+const { Script } = require("node:vm");
 
 /** pawld in a few files, each an expression: a function of what modules of CommonJS have. */
-const BUNDLE = fileURLToPath(new URL("../dist/bundle", import.meta.url));
+const BUNDLE = join(__dirname, "../dist/bundle");
 const MAIN = "pawld.cjs";
 
 /**
@@ -14,7 +13,7 @@ const MAIN = "pawld.cjs";
  *
  * @param {string} file
  */
-export function codeCacheOf(file) {
+function codeCacheOf(file) {
   return `${file}.cache`;
 }
 
@@ -24,7 +23,7 @@ export function codeCacheOf(file) {
  *
  * @returns what pawld exports, and each script that it loads, of which a cache can be made, with its file and text.
  */
-export function loadCompiled() {
+function loadCompiled() {
   const requireOther = createRequire(join(BUNDLE, MAIN));
   /** @type {Map<string, { file: string, source: string, script: Script, module: { exports: any } }>} */
   const loaded = new Map();
@@ -33,9 +32,11 @@ export function loadCompiled() {
     const file = join(BUNDLE, name);
     const known = loaded.get(file);
     if (known !== undefined) return known.module.exports;
-    // All of it is ASCII, which so is read into one byte a character.
-    const source = readFileSync(file, "latin1");
-    const script = new Script(source, { filename: file, cachedData: cachedCode(file, source) });
+    // The digest is taken of the bytes, which are let go then: of the text it would have to make them again.
+    const bytes = readFileSync(file);
+    // All of it is ASCII, which so is one byte a character.
+    const source = bytes.toString("latin1");
+    const script = new Script(source, { filename: file, cachedData: cachedCode(file, bytes) });
     const module = { exports: {} };
     loaded.set(file, { file, source, script, module });
     // Some is loaded only where it is asked for, and a script cannot import.
@@ -52,9 +53,9 @@ export function loadCompiled() {
 
 /**
  * @param {string} file
- * @param {string} source
+ * @param {Buffer} bytes
  */
-function cachedCode(file, source) {
+function cachedCode(file, bytes) {
   let cache;
   try {
     cache = readFileSync(codeCacheOf(file));
@@ -63,15 +64,17 @@ function cachedCode(file, source) {
   }
   const code = cache.subarray(DIGEST_BYTES);
   // The engine does not look whether it is whole, nor whether it is of another text of the same length.
-  return digestOf(source, code).equals(cache.subarray(0, DIGEST_BYTES)) ? code : undefined;
+  return digestOf(bytes, code).equals(cache.subarray(0, DIGEST_BYTES)) ? code : undefined;
 }
 
 const DIGEST_BYTES = 32;
 
 /**
- * @param {string} source
+ * @param {Buffer} bytes
  * @param {Buffer} code
  */
-export function digestOf(source, code) {
-  return createHash("sha256").update(source, "latin1").update(code).digest();
+function digestOf(bytes, code) {
+  return createHash("sha256").update(bytes).update(code).digest();
 }
+
+module.exports = { codeCacheOf, digestOf, loadCompiled };

@@ -315,12 +315,13 @@ test("SIGHUP before the configuration is read has it read, again once it serves"
 
 test("SIGHUP before the program is read is no end", async () => {
   const place = new Place();
-  const hooks = `export async function load(url, context, next) {
-    if (url.endsWith("/bin/compiled.js")) process.kill(process.pid, "SIGHUP");
-    return next(url, context);
-  }`;
-  const register = `import { register } from "node:module"; register("data:text/javascript,${encodeURIComponent(hooks)}")`;
-  const command = [process.execPath, "--import", `data:text/javascript,${encodeURIComponent(register)}`];
+  const hook = `import Module from "node:module";
+    const load = Module._extensions[".js"];
+    Module._extensions[".js"] = (module, file) => {
+      if (file.endsWith("/bin/compiled.js")) process.kill(process.pid, "SIGHUP");
+      return load(module, file);
+    };`;
+  const command = [process.execPath, "--import", `data:text/javascript,${encodeURIComponent(hook)}`];
   await place.start({ command });
   expect(await place.next()).toBe(1);
 });
