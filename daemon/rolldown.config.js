@@ -10,6 +10,8 @@ const BUNDLED = {
   leven: "license",
   croner: "LICENSE",
   "smol-toml": "LICENSE",
+  // What loads the native part of SQLite, which is not bundled.
+  "better-sqlite3": "LICENSE",
   // And what it writes the log with.
   pino: "LICENSE",
   "@pinojs/redact": "LICENSE",
@@ -36,6 +38,9 @@ const READABLE = {
 /** Modules that are loaded only where they are configured. */
 const LAZY = /\/daemon\/dist\/(shared\/(?!specification)|remote\/(dynamodb|etcd))/;
 
+/** The native part of better-sqlite3. */
+const SQLITE = "better-sqlite3/build/Release/better_sqlite3.node";
+
 /** Scripts whose values are functions of these, so that they can be compiled before they are needed: see bin/compiled.js. */
 const BEGIN = "(function (exports, require, module, __filename, __dirname, importModule) {";
 const END = "})";
@@ -47,11 +52,12 @@ const END = "})";
 export default {
   input: { pawld: join(import.meta.dirname, "dist/main.js") },
   platform: "node",
-  plugins: [leanSchemas(), importsByFunction()],
+  plugins: [leanSchemas(), importsByFunction(), nativePartByPath()],
   // Schemas that only results have are left out, too: nothing else is done by making one.
   treeshake: { manualPureFunctions: [MAKES_SCHEMAS] },
   external: (id) =>
-    /^[^./]/.test(id) && !Object.keys(BUNDLED).some((name) => id === name || id.startsWith(`${name}/`)),
+    id === SQLITE ||
+    (/^[^./]/.test(id) && !Object.keys(BUNDLED).some((name) => id === name || id.startsWith(`${name}/`))),
   output: {
     dir: join(import.meta.dirname, "dist/bundle"),
     format: "cjs",
@@ -74,6 +80,19 @@ function importsByFunction() {
     generateBundle(_, files) {
       for (const file of Object.values(files))
         file.code = file.code.replaceAll(/\bimport\(/g, "importModule(");
+    },
+  };
+}
+
+/** better-sqlite3 has its native part looked for beside the file that asks for it, which is not where the bundle is. */
+function nativePartByPath() {
+  const asks = "require('bindings')('better_sqlite3.node')";
+  return {
+    name: "native-part-by-path",
+    transform(code, id) {
+      if (!id.endsWith("/better-sqlite3/lib/database.js")) return null;
+      if (!code.includes(asks)) throw new Error(`${id} no longer says ${asks}`);
+      return code.replace(asks, `require('${SQLITE}')`);
     },
   };
 }

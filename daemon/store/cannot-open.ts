@@ -9,6 +9,8 @@ import { systemCode } from "./system-code.js";
 export function cannotOpen(path: string, error: unknown): unknown {
   const { code: named, message } = error as { code?: unknown; message?: string };
   if (error instanceof PawlError || typeof named !== "string") return error;
+  // That is about a program, not about this database.
+  if (howToBuildSqlite(error) !== undefined) return error;
   const code = systemCode(error);
   const text = `The database ${path} cannot be opened: ${message}. ${remedy(path, code)}`;
   return new PawlError("unavailable", text, { reason: code }, { cause: error });
@@ -19,8 +21,8 @@ export function cannotOpen(path: string, error: unknown): unknown {
  * `--ignore-scripts`, or by a package manager that asks first, leaves that part out, and each Node wants its own.
  */
 export function howToBuildSqlite(error: unknown): string | undefined {
-  const { tries, code, message } = error as { tries?: unknown; code?: unknown; message?: string };
-  const isMissing = Array.isArray(tries) && /bindings/.test(message ?? "");
+  const { code, message } = error as { code?: unknown; message?: string };
+  const isMissing = code === "MODULE_NOT_FOUND" && /better_sqlite3\.node/.test(message ?? "");
   if (!isMissing && !(code === "ERR_DLOPEN_FAILED" && /better_sqlite3/.test(message ?? ""))) return undefined;
   const directory = dirname(createRequire(import.meta.url).resolve("better-sqlite3/package.json"));
   const why = isMissing ? "its install script was not run" : "it was built for another version of Node";

@@ -19,7 +19,7 @@ import { describe, expect, test } from "vitest";
 import { type DaemonProcess, Place, privateDirectory, startDaemon } from "../daemon.js";
 import { refusedStart } from "../refusal.js";
 
-test("a daemon whose SQLite was installed without its native part says what mends that", () => {
+test("a daemon whose SQLite has no native part, or one for another Node, says what mends that", () => {
   // As `npm install --ignore-scripts` leaves it.
   const modules = join(privateDirectory(), "node_modules");
   mkdirSync(modules);
@@ -39,15 +39,23 @@ test("a daemon whose SQLite was installed without its native part says what mend
     cpSync(join(installed, "better-sqlite3", part), join(sqlite, part), { recursive: true });
   }
   const place = new Place();
-  const { status, stderr } = spawnSync(
-    process.execPath,
-    [join(modules, "@pawl/daemon/bin/pawld.js"), "--socket", place.socket, "--state-dir", place.stateDir],
-    { encoding: "utf8" },
-  );
-  expect([status, stderr]).toEqual([
+  const starts = (): unknown[] => {
+    const { status, stderr } = spawnSync(
+      process.execPath,
+      [join(modules, "@pawl/daemon/bin/pawld.js"), "--socket", place.socket, "--state-dir", place.stateDir],
+      { encoding: "utf8" },
+    );
+    return [status, stderr];
+  };
+  const saying = (why: string): unknown[] => [
     3,
-    `pawld: SQLite cannot be loaded, because its install script was not run. Run: npm run install --prefix ${sqlite}\n`,
-  ]);
+    `pawld: SQLite cannot be loaded, because ${why}. Run: npm run install --prefix ${sqlite}\n`,
+  ];
+  expect(starts()).toEqual(saying("its install script was not run"));
+  // The linker refuses what this Node cannot load, whatever it is.
+  mkdirSync(join(sqlite, "build/Release"), { recursive: true });
+  writeFileSync(join(sqlite, "build/Release/better_sqlite3.node"), "of another version");
+  expect(starts()).toEqual(saying("it was built for another version of Node"));
 });
 
 describe("one daemon at a time", () => {
