@@ -31,8 +31,8 @@ while True:
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) % 256)
 `;
 
-export const hasTerminals =
-  spawnSync("python3", ["-c", "import pty, os; os.waitstatus_to_exitcode(0)"]).status === 0;
+const hasPty = [...PYTHON.slice(1), "-c", "import pty, os; os.waitstatus_to_exitcode(0)"];
+export const hasTerminals = spawnSync(PYTHON[0], hasPty).status === 0;
 if (!hasTerminals) console.warn("python3 with ptys is missing: what concerns terminals is not tested.");
 
 /** A terminal, with its text and the keys typed there. It ends when nobody has the terminal open any more. */

@@ -128,19 +128,19 @@ class Sink extends Writable {
   }
 }
 
-/** How a line is run by somebody else, who need not have a name on this machine. */
-const AS_OTHER = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", process.execPath] as const;
+/** How a program is run by somebody else, who need not have a name on this machine. */
+const AS_OTHER = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] as const;
 export const OTHER_UID = 65534;
+const LOOK = ["test", "-r", PAWL, "-a", "-x", process.execPath];
 /** Only root can be somebody else, and that one has to be able to read this directory. */
-export const mayBeOther =
-  spawnSync(AS_OTHER[0], [...AS_OTHER.slice(1), PAWL, "--version"], { cwd: "/" }).status === 0;
+export const mayBeOther = spawnSync(AS_OTHER[0], [...AS_OTHER.slice(1), ...LOOK], { cwd: "/" }).status === 0;
 
 /** Runs `pawl` as somebody else. */
 export function pawlAsOther(
   args: readonly string[],
   socket: string,
 ): { status: number | null; stderr: string } {
-  return spawnSync(AS_OTHER[0], [...AS_OTHER.slice(1), PAWL, "--socket", socket, ...args], {
+  return spawnSync(AS_OTHER[0], [...AS_OTHER.slice(1), process.execPath, PAWL, "--socket", socket, ...args], {
     encoding: "utf8",
     cwd: "/",
   });

@@ -5,16 +5,17 @@ import { cpSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { testClient, testSocketPaths } from "../client-suite.js";
-import { privateDirectory } from "../daemon.js";
+import { privateDirectory, REPOSITORY } from "../daemon.js";
 import { fakeDaemon } from "../fake-daemon.js";
 import { PYTHON } from "../python.js";
 
-const PACKAGE = join(import.meta.dirname, "../../clients/python");
+const PACKAGE = join(REPOSITORY, "clients/python");
 const SCENARIOS = join(PACKAGE, "test/scenarios.py");
 
 const runs = (program: string, ...args: string[]): boolean => spawnSync(program, args).status === 0;
 
-const hasPython = runs("python3", "-c", "import sys; sys.exit(sys.version_info < (3, 9))");
+const [python] = PYTHON;
+const hasPython = runs(python, "-c", "import sys; sys.exit(sys.version_info < (3, 9))");
 if (hasPython) {
   const command = (kind: string) => () => [...PYTHON, "-W", "error", SCENARIOS, kind];
   testSocketPaths({ name: "Python", command: command("blocking") });
@@ -57,7 +58,7 @@ blocking() if sys.argv[2] == "blocking" else asyncio.run(main())
 `;
     for (const kind of ["blocking", "asyncio"]) {
       received.length = 0;
-      const child = spawn("python3", ["-c", script, socket, kind], { cwd: PACKAGE, stdio: "inherit" });
+      const child = spawn(python, ["-c", script, socket, kind], { cwd: PACKAGE, stdio: "inherit" });
       expect(await once(child, "close")).toEqual([0, null]);
       const tasks = received.flatMap(({ method, params }) =>
         method === "lease.acquire" ? [params?.task] : [],
@@ -73,7 +74,8 @@ blocking() if sys.argv[2] == "blocking" else asyncio.run(main())
 const hasTypes = runs("mypy", "--version");
 if (!hasTypes) console.warn("the types of the client for Python are not checked: mypy is not installed");
 test.runIf(hasTypes)("its types are whole, for mypy at its strictest", () => {
-  const cache = privateDirectory();
+  // What mypy has read of Python's own types is most of its work, and is kept for the next run.
+  const cache = join(REPOSITORY, "node_modules/.cache/mypy");
   const { stdout, status } = spawnSync("mypy", ["--strict", "--cache-dir", cache, "pawl"], {
     cwd: PACKAGE,
     encoding: "utf8",
@@ -82,8 +84,8 @@ test.runIf(hasTypes)("its types are whole, for mypy at its strictest", () => {
 });
 
 // The first Python that can install may be another than the one that runs the tests.
-const installer = ["python3", "/usr/bin/python3"].find((python) =>
-  runs(python, "-c", "import setuptools, wheel, pip"),
+const installer = [python, "/usr/bin/python3"].find((each) =>
+  runs(each, "-c", "import setuptools, wheel, pip"),
 );
 if (installer === undefined)
   console.warn("installing the client for Python is not tested: pip is not installed");
