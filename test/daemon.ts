@@ -16,19 +16,17 @@ export const REPOSITORY = join(import.meta.dirname, "..");
 export const PAWL = join(import.meta.dirname, "../client/bin/pawl.js");
 
 /** The command that runs pawld where koffi is not there, as on a machine that it has no build for. */
-export const WITHOUT_KOFFI = [process.execPath, "--import", dataUrl(registering(noKoffi()))];
-
-function noKoffi(): string {
-  return "export const resolve = (name, context, next) => { if (name === 'koffi') throw new Error('no koffi here'); return next(name, context); };";
-}
-
-function registering(hook: string): string {
-  return `import { register } from "node:module"; register(${JSON.stringify(dataUrl(hook))});`;
-}
-
-function dataUrl(script: string): string {
-  return `data:text/javascript,${encodeURIComponent(script)}`;
-}
+export const WITHOUT_KOFFI = [
+  process.execPath,
+  "--import",
+  `data:text/javascript,${encodeURIComponent(`
+    import Module from "node:module";
+    const resolve = Module._resolveFilename;
+    Module._resolveFilename = (name, ...rest) => {
+      if (name === "koffi") throw new Error("no koffi here");
+      return resolve(name, ...rest);
+    };`)}`,
+];
 
 /** The database, if one is given, has all names of daemons whose tests say nothing of where these are kept. */
 /** True if names are kept there. What is about the daemon's own file, its gauges or its clock is skipped then. */
