@@ -131,7 +131,11 @@ function named<N extends string, D extends Verbs<object>>(noun: N, definitions: 
   return Object.fromEntries(
     Object.entries(definitions).map(([verb, definition]) => [
       verb,
-      { name: verb === noun ? noun : `${noun}.${verb}`, ...definition },
+      // Not by what its members are now: in the bundle of the daemon, params are made when they are asked for.
+      Object.defineProperties(
+        { name: verb === noun ? noun : `${noun}.${verb}` },
+        Object.getOwnPropertyDescriptors(definition),
+      ),
     ]),
   ) as Named<N, D>;
 }

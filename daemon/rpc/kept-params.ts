@@ -132,9 +132,9 @@ function keptBy(name: string): Kept | undefined {
   return known.get(name);
 }
 
-function keptOf({ name, params, raw }: Method): Kept | undefined {
-  if (name === ("transact" satisfies MethodName)) return CALLS;
-  return merged((raw ?? []).map((path) => atPath(params, path)));
+function keptOf(method: Method): Kept | undefined {
+  if (method.name === ("transact" satisfies MethodName)) return CALLS;
+  return merged((method.raw ?? []).map((path) => atPath(method.params, path)));
 }
 
 const CALLS: Kept = { names: new Map([["calls", { each: { calls: true } }]]) };

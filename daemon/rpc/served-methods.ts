@@ -28,7 +28,7 @@ import { describeIssues, noSuchMethod } from "./validation-errors.js";
 export interface ServedMethod extends Callable {
   readonly name: string;
   readonly writes: boolean;
-  readonly composed?: boolean;
+  readonly composed: boolean | undefined;
   /** Performs it in a turn. */
   perform(params: unknown, env: Env, texts: Texts, piece?: UploadedPiece): Operation<Outcome<unknown>>;
   /** Performs it outside the turns; undefined for what a turn performs. */
@@ -79,10 +79,14 @@ export function servedMethods({
   for (const { noun, methods } of NOUNS) {
     const performed = handlers[noun] as Record<string, ServedMethod["perform"]>;
     for (const [verb, method] of Object.entries(methods) as [string, Method][]) {
-      const { name } = method;
+      const { name, writes, composed, transactable, raw } = method;
       const performAsync = async[name as keyof AsyncHandlers] as ServedMethod["performAsync"] | undefined;
       served.set(name, {
-        ...method,
+        name,
+        writes,
+        composed,
+        transactable,
+        raw,
         check: (params, path) => check(method, params, path),
         perform: performed[verb] as ServedMethod["perform"],
         performAsync: performAsync ?? (() => undefined),
