@@ -14,7 +14,7 @@ export const MAKES_SCHEMAS = "makesSchemasOfTheProtocol";
  * for the document of the interface and for types, and are made from the schemas before the daemon is packed. Each
  * description is a schema of its own to zod, a copy of the one that it describes, so a daemon would have twice as many,
  * and again as many for its results, for as long as it runs. The schema of a method's params is made when somebody
- * calls that method: to make all is some hundredths of a start, and few daemons are asked for each of a hundred methods.
+ * calls that method: to make all is some hundredths of a start, and few daemons are asked for each of a hundred.
  */
 export function leanSchemas() {
   return {

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// A module of CommonJS, and so is what it loads: Node takes 10 ms of the processor less to begin with one.
+// A module of CommonJS, and so is what it loads: Node needs some milliseconds less to begin with one.
 const { isatty } = require("node:tty");
 
 // Before the program is read, which takes a moment: SIGHUP means the configuration, which is read after that, and would

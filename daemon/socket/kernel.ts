@@ -118,7 +118,7 @@ export async function openKernel(): Promise<Kernel | string> {
   if (platform() !== "linux") return `this is ${platform()}, not Linux`;
   if (!KNOWN_ARCHITECTURES.includes(arch()) || endianness() !== "LE") return `unknown architecture ${arch()}`;
   try {
-    // To import one module, Node begins with its loader of ES modules: 15 ms of the processor in each start.
+    // To import one module, Node begins with its loader of ES modules: some 5 ms of each start.
     const koffi: typeof import("koffi") = createRequire(import.meta.url)("koffi");
     const libc = koffi.load(null);
     const getsockopt = libc.func("int getsockopt(int, int, int, void *, void *)");
