@@ -327,7 +327,7 @@ export class SideBySide {
     while (share !== undefined) {
       await this.#perform(share, share.items);
       for (const line of share.lines) line.done();
-      share = share.following;
+      share = share.takeFollowing();
     }
     this.#runs.delete(run);
     this.#schedule();
@@ -515,6 +515,17 @@ class Share {
     this.lines = lines;
     this.hasAll = lines.some((line) => line.hasAll);
     this.items = lines.flatMap((line) => line.take());
+  }
+
+  /**
+   * What is performed next; it is no longer followed by that. Otherwise one share that a collection has found in use,
+   * and so made old, would have all after it become old: each is in use for what the one before it says, though that is
+   * garbage.
+   */
+  takeFollowing(): Share | undefined {
+    const { following } = this;
+    this.following = undefined;
+    return following;
   }
 }
 
