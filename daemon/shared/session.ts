@@ -58,7 +58,8 @@ export interface SessionOptions {
 const MAX_RESERVED_KEYS = 256;
 const RESERVE_KEYS: Ask = {
   name: "pawl_reserve_keys",
-  text: "SELECT nextval(pg_get_serial_sequence($1, $2)) AS key FROM generate_series(1, $3)",
+  // The subquery is performed once, and not for each key: to find the sequence takes longer than a key does.
+  text: `SELECT nextval((SELECT pg_get_serial_sequence($1, $2)::regclass)) AS key FROM generate_series(1, $3)`,
 };
 
 /** The keys of a table that a transaction has reserved. */
