@@ -42,6 +42,7 @@ import { classify } from "./store/failure.js";
 import type { OpenDatabase } from "./store/open-database.js";
 import { CountedTurns } from "./turn-reports.js";
 import { type Call, performUntilDone } from "./turns/call.js";
+import { CollectedEffects } from "./turns/effects.js";
 import { notKnown } from "./turns/holder-process.js";
 import { type EventDetails, Journal } from "./turns/journal.js";
 import type { Env } from "./turns/operation.js";
@@ -358,13 +359,7 @@ export class Daemon {
       retentionMs: () => this.#config.retentionDays * DAY_MS,
       endings: new Ends(SHARED_ENDINGS),
       isFollowed: () => this.#journal?.isKept === true,
-      tell: (tell) =>
-        performUntilDone(this.#loop, {
-          *start({ effects }) {
-            tell(effects);
-          },
-          failed: () => false,
-        }),
+      tell: (tell) => this.#tellOfShared(tell),
       outlet: this.#turns,
       isOpen: (connection) => this.#connections.get(connection) !== undefined,
       ancestorsOf: (caller) => this.#ancestors.of(caller),
@@ -443,6 +438,24 @@ export class Daemon {
     }
     await letConnect();
     this.#database.announce(this.#sockets.paths.map(({ path }) => path));
+  }
+
+  /**
+   * Tells of what was committed over shared names. Those who follow it are woken in a turn; only to be counted it needs
+   * none, which would cost as much as a call.
+   */
+  #tellOfShared(tell: (effects: Env["effects"]) => void): void {
+    if (this.#journal?.isKept === true) {
+      performUntilDone(this.#loop, {
+        *start({ effects }) {
+          tell(effects);
+        },
+        failed: () => false,
+      });
+      return;
+    }
+    tell(new CollectedEffects(undefined, this.#tally, 0));
+    this.#tally.commit();
   }
 
   /** Counts what has happened to the daemon itself, and tells those who follow it. */
