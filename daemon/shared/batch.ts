@@ -1,7 +1,7 @@
 // Statements that go out together. The server answers them all by one message, and after one that fails performs none.
 import pg from "pg";
 import type { SqlValue } from "../store/statement.js";
-import { parserOf, textOf } from "./statements.js";
+import { PLACE, parserOf, textOf } from "./statements.js";
 
 /** A statement, beside those of operations also one of this room. */
 export interface Ask {
@@ -20,6 +20,8 @@ export interface Answer {
   /** The rows that it has found or changed; null for a statement that has none. */
   readonly count: number | null;
   readonly rows: Row[];
+  /** Of several executions in one: for which of them each row was found, from 1; otherwise empty. */
+  readonly places: readonly number[];
   /** True of one that gives rows, also where it has found none. */
   readonly givesRows: boolean;
 }
@@ -34,6 +36,7 @@ interface Asked extends Ask {
   readonly reject: (error: unknown) => void;
   columns: readonly Column[] | undefined;
   readonly rows: Row[];
+  readonly places: number[];
 }
 
 /**
@@ -57,7 +60,7 @@ export class Batch extends pg.Query {
   }
 
   add(ask: Ask, resolve: Asked["resolve"], reject: Asked["reject"]): void {
-    this.#asked.push({ ...ask, resolve, reject, columns: undefined, rows: [] });
+    this.#asked.push({ ...ask, resolve, reject, columns: undefined, rows: [], places: [] });
   }
 
   override readonly submit = (connection: pg.Connection): void => {
@@ -87,22 +90,24 @@ export class Batch extends pg.Query {
   }
 
   handleDataRow({ fields }: { fields: readonly (string | null)[] }): void {
-    const { columns, rows } = this.#asked[this.#answered] as Asked;
+    const { columns, rows, places } = this.#asked[this.#answered] as Asked & { columns: readonly Column[] };
     const row: Row = {};
-    for (const [index, { name, parse }] of (columns as readonly Column[]).entries()) {
+    for (let index = 0; index < columns.length; index++) {
+      const { name, parse } = columns[index] as Column;
       const text = fields[index] as string | null;
-      row[name] = text === null ? null : parse(text);
+      if (name === PLACE) places.push(Number(text));
+      else row[name] = text === null ? null : parse(text);
     }
     rows.push(row);
   }
 
   handleCommandComplete({ text }: { text: string }): void {
-    const { name, columns = [], rows, resolve } = this.#asked[this.#answered] as Asked;
+    const { name, columns = [], rows, places, resolve } = this.#asked[this.#answered] as Asked;
     this.#answered += 1;
     if (name !== undefined) this.#prepared.set(name, columns);
     const [command = "", ...counts] = text.split(" ");
     const count = counts.length === 0 ? null : Number(counts.at(-1));
-    resolve({ command, count, rows, givesRows: columns.length > 0 });
+    resolve({ command, count, rows, places, givesRows: columns.length > 0 });
   }
 
   /** The first that was not answered has failed, and all after it were not performed. */

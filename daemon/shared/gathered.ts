@@ -1,8 +1,8 @@
 // What is asked for before the next tick, in the order in which it goes out: statements of one text about different
 // rows as one, since the server takes longer to begin a statement than to perform it.
 import type { SqlValue } from "../store/statement.js";
-import type { Answer, Ask, Batch } from "./batch.js";
-import { allIn, PLACE, type Translated, typesOf } from "./statements.js";
+import type { Answer, Ask, Batch, Row } from "./batch.js";
+import { allIn, type Translated, typesOf } from "./statements.js";
 
 type Resolve = (answer: Answer) => void;
 type Reject = (error: unknown) => void;
@@ -115,12 +115,13 @@ export class Gathered {
   }
 }
 
-function shareOut({ command, rows, givesRows }: Answer, asked: readonly Asked[]): void {
+function shareOut({ command, rows, places, givesRows }: Answer, asked: readonly Asked[]): void {
   const own = asked.map((): Answer["rows"] => []);
-  for (const { [PLACE]: place, ...row } of rows) own[Number(place) - 1]?.push(row);
+  for (let index = 0; index < rows.length; index++)
+    own[(places[index] as number) - 1]?.push(rows[index] as Row);
   for (const [index, { resolve }] of asked.entries()) {
     const found = own[index] as Answer["rows"];
-    resolve({ command, count: found.length, rows: found, givesRows });
+    resolve({ command, count: found.length, rows: found, places: [], givesRows });
   }
 }
 
