@@ -82,6 +82,27 @@ describe.skipIf(!HAS_POSTGRESQL)("names that daemons share", () => {
     expect([none.claim, lost]).toEqual([null, "claim_lost"]);
   });
 
+  test("what a daemon has done is counted there before it is answered, also once somebody follows it", async () => {
+    const [first, second] = await connect();
+    const enqueue = () => first.call("queue.enqueue", { queue: "s/counted", payloads: [1] });
+    const enqueued = async (client: RawClient) => {
+      const { byQueue } = await client.call("daemon.stats", { queues: true });
+      return byQueue?.find(({ queue }) => queue === "s/counted")?.events.enqueued;
+    };
+    for (const times of [1, 2]) {
+      await enqueue();
+      expect(await enqueued(first)).toBe(times);
+    }
+    const { cursor } = await first.call("events.watch", { topics: ["queue:s/counted"] });
+    const { batch } = await enqueue();
+    const told = { topics: ["queue:s/counted"], since: cursor, waitMs: 20_000 };
+    expect((await first.call("events.watch", told)).events).toMatchObject([
+      { kind: "enqueued", id: batch.batchId },
+    ]);
+    expect(await enqueued(first)).toBe(3);
+    expect(await enqueued(second)).toBeUndefined();
+  });
+
   test("a claim that ends with its connection goes to one who waits at the other daemon", async () => {
     const [first, second] = await connect();
     await first.call("queue.enqueue", { queue: "s/gone", payloads: [1], retry: { baseMs: 0, maxMs: 0 } });
