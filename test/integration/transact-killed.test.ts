@@ -9,18 +9,19 @@ import { Place, privateDirectory } from "../daemon.js";
 import { contentOf } from "../in-process.js";
 
 /**
- * Loaded into pawld before its own code: counts the statements that its database performs from the first
- * savepoint on, which is where a `transact` begins, and kills the process after the one with the given number. The
- * write of the time is not counted: a turn that follows another within a second has none, and so has other numbers. Nor
- * are pragmas, which ask after the commit how long the log is.
+ * Loaded into pawld before its own code, which has the rest of better-sqlite3 in its bundle: counts in its native part
+ * the statements that its database performs from the first savepoint on, which is where a `transact` begins, and kills
+ * the process after the one with the given number. The write of the time is not counted: a turn that follows another
+ * within a second has none, and so has other numbers. Nor are pragmas, which ask after the commit how long the log is.
  */
 const KILLER = `
   import { createRequire } from "node:module";
-  const Database = createRequire(${JSON.stringify(join(import.meta.dirname, "../../daemon/index.ts"))})("better-sqlite3");
+  const requireOther = createRequire(${JSON.stringify(join(import.meta.dirname, "../../daemon/index.ts"))});
+  const { Database } = requireOther("better-sqlite3/build/Release/better_sqlite3.node");
   const { prepare } = Database.prototype;
   let count = -1;
-  Database.prototype.prepare = function (sql) {
-    const statement = prepare.call(this, sql);
+  Database.prototype.prepare = function (sql, ...rest) {
+    const statement = prepare.call(this, sql, ...rest);
     if (sql.includes("'clock'") || sql.startsWith("PRAGMA")) return statement;
     for (const name of ["run", "all", "get"]) {
       const perform = statement[name];
