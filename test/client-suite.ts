@@ -10,6 +10,7 @@ import { METHODS, type Method } from "@pawl/protocol";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { defaultSocketPaths } from "../client/dist/connection/socket-path.js";
 import { Place, privateDirectory, sharedDaemon } from "./daemon.js";
+import { fakeDaemon } from "./fake-daemon.js";
 import { sized } from "./long-form.js";
 import type { RawClient } from "./raw-client.js";
 import { until } from "./until.js";
@@ -195,6 +196,24 @@ export function testClient({ name, command }: ClientUnderTest): void {
       });
       await (await place.connect()).call("command.cancel", { commandId });
       expect(await program.says("id")).toMatchObject({ id: "repeated", result: { state: "FAILED" } });
+    });
+
+    test("a call that nothing is written of, since its connection has ended, is made on the next one", async () => {
+      const fake = await fakeDaemon({
+        onMessage: ({ id }, send) => send({ jsonrpc: "2.0", id, result: { seq: 1 } }),
+      });
+      const program = start("calls", fake.socket);
+      const ask = (id: string): void => program.tell({ id, method: "sequence.next", params: { type: "FR" } });
+      ask("first");
+      expect(await program.says("id")).toMatchObject({ id: "first", result: { seq: 1 } });
+      for (let round = 0; round < 20; round += 1) {
+        // It finds the end of the connection and the next call at the same time.
+        program.child.kill("SIGSTOP");
+        fake.connections.at(-1)?.destroy();
+        ask(`${round}`);
+        program.child.kill("SIGCONT");
+        expect(await program.says("id")).toMatchObject({ id: `${round}`, result: { seq: 1 } });
+      }
     });
 
     test("works: completes, gives back with the error, renews, and ends when it is told to", async () => {

@@ -93,8 +93,16 @@ type conn struct {
 // socket is one connection, with the lines that are to be written to it.
 type socket struct {
 	net.Conn
-	wake chan struct{}
-	out  [][]byte // Guarded by conn.mu.
+	wake    chan struct{}
+	ended   chan struct{} // Closed once nothing more can be read.
+	written chan struct{} // Closed once nothing more is written.
+	out     []outgoing    // Guarded by conn.mu.
+}
+
+// outgoing is a line that is to be written, with the call that it asks for, if any.
+type outgoing struct {
+	line []byte
+	call *pendingCall
 }
 
 func newConn(path string, reconnect time.Duration, execute func(json.RawMessage) (any, func(), error)) *conn {
@@ -116,7 +124,7 @@ func (c *conn) open() error {
 		raw.Close()
 		return &ConnectionLostError{Message: "The client was closed while it was connecting."}
 	}
-	s := &socket{Conn: raw, wake: make(chan struct{}, 1)}
+	s := &socket{Conn: raw, wake: make(chan struct{}, 1), ended: make(chan struct{}), written: make(chan struct{})}
 	c.socket, c.state, c.opened, c.answered = s, up, time.Now(), false
 	for _, call := range c.inOrder() {
 		call.shortenWait()
@@ -294,7 +302,7 @@ func (c *conn) close() {
 	if s := c.socket; s != nil {
 		// Answers that were given still go out, if the daemon reads.
 		_ = s.SetWriteDeadline(time.Now().Add(closing))
-		lines := net.Buffers(s.out)
+		lines := linesOf(s.out)
 		s.out = nil
 		_, _ = lines.WriteTo(s)
 		s.Close()
@@ -312,12 +320,12 @@ func (c *conn) close() {
 // From here to write: mu is held.
 
 func (c *conn) send(call *pendingCall) {
-	c.enqueue(call.line)
+	c.enqueue(call.line, call)
 	call.sent = true
 }
 
-func (c *conn) enqueue(line []byte) {
-	c.socket.out = append(c.socket.out, line)
+func (c *conn) enqueue(line []byte, call *pendingCall) {
+	c.socket.out = append(c.socket.out, outgoing{line, call})
 	select {
 	case c.socket.wake <- struct{}{}:
 	default:
@@ -341,15 +349,42 @@ func (c *conn) connectAgain() {
 }
 
 func (c *conn) write(s *socket) {
-	for range s.wake {
+	defer close(s.written)
+	for {
+		select {
+		case <-s.wake:
+		case <-s.ended:
+			return
+		}
 		c.mu.Lock()
-		lines := net.Buffers(s.out)
+		out := s.out
 		s.out = nil
 		c.mu.Unlock()
-		if _, err := lines.WriteTo(s); err != nil {
+		lines := linesOf(out)
+		if n, err := lines.WriteTo(s); err != nil {
+			c.mu.Lock()
+			s.out = append(unwritten(out, n), s.out...)
+			c.mu.Unlock()
 			return // The reader notices the end.
 		}
 	}
+}
+
+func linesOf(out []outgoing) net.Buffers {
+	lines := make(net.Buffers, len(out))
+	for i, each := range out {
+		lines[i] = each.line
+	}
+	return lines
+}
+
+// unwritten gives the lines of which nothing was written, if n bytes were.
+func unwritten(out []outgoing, n int64) []outgoing {
+	for len(out) > 0 && n > 0 {
+		n -= int64(len(out[0].line))
+		out = out[1:]
+	}
+	return out
 }
 
 func (c *conn) read(s *socket) {
@@ -372,6 +407,8 @@ func (c *conn) read(s *socket) {
 		line = line[:0]
 	}
 	s.Close()
+	close(s.ended)
+	<-s.written
 	c.lost(s, len(line) == 0 && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)))
 }
 
@@ -487,16 +524,21 @@ func (c *conn) perform(s *socket, m message) {
 	defer c.mu.Unlock()
 	// The daemon delivers anew what the connection had that it was sent on.
 	if s == c.socket {
-		c.enqueue(line)
+		c.enqueue(line, nil)
 	}
 }
 
 func (c *conn) lost(s *socket, complete bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	close(s.wake)
 	if s != c.socket {
 		return
+	}
+	// What was never written has taken no effect: a daemon that was killed may have been connected to as it ended.
+	for _, each := range s.out {
+		if each.call != nil {
+			each.call.sent = false
+		}
 	}
 	// A stopping daemon answers all that it performed, then closes.
 	answeredAll := c.state == leaving && complete
@@ -587,7 +629,7 @@ func (c *conn) giveUp(call *pendingCall) {
 		c.givenUp[call.id] = call.method
 		if call.wait > 0 {
 			// A daemon that does not know it ignores it: then the wait ends by itself.
-			c.enqueue([]byte(fmt.Sprintf(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":%d}}`+"\n", call.id)))
+			c.enqueue([]byte(fmt.Sprintf(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":%d}}`+"\n", call.id)), nil)
 		}
 	}
 }
