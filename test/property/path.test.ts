@@ -115,14 +115,20 @@ class Model {
     });
   }
 
-  takeToken(token: number): void {
-    expect(token).toBeGreaterThan(this.highest);
-    this.highest = token;
+  takeToken(token: number, before = this.highest): void {
+    expect(token).toBeGreaterThan(before);
+    expect(this.held.filter(({ fencingToken }) => fencingToken === token)).toEqual([]);
+    this.highest = Math.max(this.highest, token);
   }
 
-  grant(request: Request, { reservationId, patterns, mode, fencingToken }: Reservation): void {
+  /** @param before the highest token of before what made room for it. */
+  grant(
+    request: Request,
+    { reservationId, patterns, mode, fencingToken }: Reservation,
+    before = this.highest,
+  ): void {
     expect({ patterns, mode }).toEqual({ patterns: request.patterns, mode: request.mode });
-    this.takeToken(fencingToken);
+    this.takeToken(fencingToken, before);
     this.held.push({
       owner: show(request),
       mode,
@@ -167,8 +173,13 @@ class Model {
     this.held = this.held.filter(({ expiresAt, graceEndsAt }) => Math.min(expiresAt, graceEndsAt) > this.now);
   }
 
-  /** What becomes of those who wait, one after the other as they came; compared with what the daemon has done. */
+  /**
+   * What becomes of those who wait, one after the other as they came; compared with what the daemon has done. Of holds
+   * that end at the same time one ends first, and who waited only for that has a lower token than who came before.
+   */
   settle(): void {
+    const before = this.highest;
+    const known = this.held.length;
     for (let index = 0; index < this.waiting.length; ) {
       const { request, answer } = this.waiting[index] as Waiter;
       if (answer instanceof Error) throw answer;
@@ -178,9 +189,11 @@ class Model {
         continue;
       }
       expect(answer, `${show(request)} waits, and nothing is in its way`).toBeDefined();
-      this.grant(request, answer as Reservation);
+      this.grant(request, answer as Reservation, before);
       this.waiting.splice(index, 1);
     }
+    // They are listed in the order in which they were granted.
+    this.held.push(...this.held.splice(known).sort((a, b) => a.fencingToken - b.fencingToken));
   }
 }
 
