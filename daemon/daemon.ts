@@ -358,13 +358,13 @@ export class Daemon {
       idDigits,
       retentionMs: () => this.#config.retentionDays * DAY_MS,
       endings: new Ends(SHARED_ENDINGS),
-      isFollowed: () => this.#journal?.isKept === true,
+      isFollowed: () => this.#isFollowed,
       tell: (tell) => this.#tellOfShared(tell),
       outlet: this.#turns,
       isOpen: (connection) => this.#connections.get(connection) !== undefined,
       ancestorsOf: (caller) => this.#ancestors.of(caller),
       processOf: this.#processOf,
-      onCutOff: (place) => this.#commandPushes.get(place)?.cutOff(),
+      onReturn: (place) => this.#commandPushes.get(place)?.nameAgain(),
       endHolder: (place, row, connection) => this.#endingHolders.get(place)?.end(row, connection),
       boot: clock.boottime().boot,
       keptMark: (url) => marks.get(markKey(url)),
@@ -440,30 +440,31 @@ export class Daemon {
     this.#database.announce(this.#sockets.paths.map(({ path }) => path));
   }
 
+  /** True if somebody follows events of this daemon. */
+  get #isFollowed(): boolean {
+    return this.#journal?.isKept === true;
+  }
+
   /**
    * Tells of what was committed over shared names. Those who follow it are woken in a turn; only to be counted it needs
    * none, which would cost as much as a call.
    */
   #tellOfShared(tell: (effects: Env["effects"]) => void): void {
-    if (this.#journal?.isKept === true) {
-      performUntilDone(this.#loop, {
-        *start({ effects }) {
-          tell(effects);
-        },
-        failed: () => false,
-      });
-      return;
-    }
+    if (this.#isFollowed) return this.#tellInTurn(tell);
     tell(new CollectedEffects(undefined, this.#tally, 0));
     this.#tally.commit();
   }
 
   /** Counts what has happened to the daemon itself, and tells those who follow it. */
   #tell(kind: EventKind<"daemon">, details?: EventDetails): void {
-    if (this.#journal?.isKept !== true) return this.#tally.count("daemon", kind);
+    if (!this.#isFollowed) return this.#tally.count("daemon", kind);
+    this.#tellInTurn((effects) => effects.tell("daemon", "", kind, "pawld", details));
+  }
+
+  #tellInTurn(tell: (effects: Env["effects"]) => void): void {
     performUntilDone(this.#loop, {
-      *start(env) {
-        env.effects.tell("daemon", "", kind, "pawld", details);
+      *start({ effects }) {
+        tell(effects);
       },
       failed: () => false,
     });

@@ -9,7 +9,7 @@ import { type Connections, dueAt, type Ending } from "./ending.js";
 
 /** Rows that one turn ends or removes: some 4 ms of work, so that a large backlog never stalls other requests. */
 const ROWS_PER_STEP = 300;
-/** The same of one closed connection: a turn has room for steps of several, within the part of it that is for such. */
+/** The same of one closed connection: less, since the half of a turn that is for these has to do for several. */
 const ROWS_OF_CONNECTION = 100;
 /** Rows of each kind that a turn ends at least, so that none waits for the end of another's backlog. */
 const MIN_ROWS_PER_STEP = 20;

@@ -180,7 +180,7 @@ export class CommandPush implements Serving {
   }
 
   /** The others took this daemon for dead, and with it receivers that have named themselves: they do so again. */
-  cutOff(): void {
+  nameAgain(): void {
     for (const served of this.#deployments.values()) {
       for (const serving of served.peers.values()) {
         if (serving.named !== undefined) this.#nameAgain(served, serving, serving.named.incarnation);

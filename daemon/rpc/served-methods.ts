@@ -81,6 +81,7 @@ export function servedMethods({
     for (const [verb, method] of Object.entries(methods) as [string, Method][]) {
       const { name, writes, composed, transactable, raw } = method;
       const performAsync = async[name as keyof AsyncHandlers] as ServedMethod["performAsync"] | undefined;
+      // Not the whole method: that has its params made, which are made when it is called for the first time.
       served.set(name, {
         name,
         writes,

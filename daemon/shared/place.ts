@@ -108,10 +108,8 @@ export interface PlaceOptions {
   readonly processOf: NonNullable<Env["processOf"]>;
   /** Ends the holder of a grant, who has to stop now, as its connection here. */
   readonly endHolder: (place: Place, row: LostRow, connection: number) => void;
-  /**
-   * The daemon is there again, which others took for dead: they know of nothing that its connections have said.
-   */
-  readonly onCutOff: (place: Place) => void;
+  /** The daemon is there again, which others may have taken for dead: they know nothing of its connections. */
+  readonly onReturn: (place: Place) => void;
   /** Which boot of the machine this is; null where the kernel does not say. */
   readonly boot: string | null;
   /** The mark of the ids of the place, as it was kept in an earlier life of the daemon; undefined for none. */
@@ -810,7 +808,7 @@ export class Place implements LinesPlace {
       if (this.#life === life) this.lost(error);
     });
     for (const resolve of this.#awaitingReturn.splice(0)) resolve();
-    if (this.#isCutOff) this.#options.onCutOff(this);
+    if (this.#isCutOff) this.#options.onReturn(this);
     this.#isCutOff = false;
     this.#options.log.info(
       { place: this.shown, daemon: life.number },

@@ -421,6 +421,7 @@ export class Inbox<From extends LineSource> {
     if (lane !== undefined) {
       const isUnclear = this.#servedLine === undefined || !isCertain(this.#servedLine, neededMs);
       const isByChance = neededMs >= DEAR_MS && !wasExpected && isUnclear && lane.chances >= 1;
+      // What it is charged with then is what its requests take otherwise, as far as that is known.
       this.#charge(lane, isByChance ? Math.min(lane.tookMs || DEAR_MS, DEAR_MS) : neededMs);
       lane.chances = Math.min(lane.chances + (isByChance ? -1 : 1 / REQUESTS_PER_CHANCE), MAX_CHANCES);
       lane.tookMs = neededMs;

@@ -129,57 +129,46 @@ async function expectDone({ pawl }: Scene): Promise<void> {
   expect(work).toMatchObject([{ state: "completed" }]);
 }
 
-/** Each step is one of a daemon and a database of its own: over PostgreSQL, on a busy machine, four seconds. */
-const EACH_STEP_MS = 600_000;
-
 describe("the store fails at each step", () => {
-  test(
-    "every time: nothing is there, the caller is told, and it can be done afterwards",
-    async () => {
-      const { steps } = await withoutFault();
-      // Ten or more statements, each before and after; fewer would mean that the test is not at the calls.
-      expect(steps.length).toBeGreaterThan(25);
-      for (const [index, name] of steps.entries()) {
-        const scene = await setUp();
-        const { pawl, store, params } = scene;
-        const before = contentOf(pawl.path);
-        const failAt = index + 1;
-        // The turn is tried as a whole and then call by call: both fail at this step.
-        let begun = 0;
-        store.reset((step) => {
-          if (step.name === "before begin") begun = step.number - 1;
-          if (step.number - begun === failAt) throw new Error(`injected at ${name}`);
-        });
-        await expect(pawl.call("transact", params), name).rejects.toMatchObject({ kind: "internal" });
-        expect(contentOf(pawl.path), name).toEqual(before);
-        store.reset(undefined);
-        await pawl.call("transact", params);
-        await expectDone(scene);
-        pawl.close();
-      }
-    },
-    EACH_STEP_MS,
-  );
+  test("every time: nothing is there, the caller is told, and it can be done afterwards", async () => {
+    const { steps } = await withoutFault();
+    // Ten or more statements, each before and after; fewer would mean that the test is not at the calls.
+    expect(steps.length).toBeGreaterThan(25);
+    for (const [index, name] of steps.entries()) {
+      const scene = await setUp();
+      const { pawl, store, params } = scene;
+      const before = contentOf(pawl.path);
+      const failAt = index + 1;
+      // The turn is tried as a whole and then call by call: both fail at this step.
+      let begun = 0;
+      store.reset((step) => {
+        if (step.name === "before begin") begun = step.number - 1;
+        if (step.number - begun === failAt) throw new Error(`injected at ${name}`);
+      });
+      await expect(pawl.call("transact", params), name).rejects.toMatchObject({ kind: "internal" });
+      expect(contentOf(pawl.path), name).toEqual(before);
+      store.reset(undefined);
+      await pawl.call("transact", params);
+      await expectDone(scene);
+      pawl.close();
+    }
+  });
 
-  test(
-    "once: it is done again, once, and then all is there",
-    async () => {
-      const { steps } = await withoutFault();
-      for (const [index, name] of steps.entries()) {
-        const scene = await setUp();
-        const { pawl, store, params } = scene;
-        store.reset((step) => {
-          if (step.number === index + 1) throw new Error(`injected at ${name}`);
-        });
-        const { results } = await pawl.call("transact", params);
-        expect(results, name).toMatchObject([{ id: "FR-001" }, { created: true }, { completed: 1 }]);
-        expect(pawl.rolledBack.length).toBe(1);
-        await expectDone(scene);
-        pawl.close();
-      }
-    },
-    EACH_STEP_MS,
-  );
+  test("once: it is done again, once, and then all is there", async () => {
+    const { steps } = await withoutFault();
+    for (const [index, name] of steps.entries()) {
+      const scene = await setUp();
+      const { pawl, store, params } = scene;
+      store.reset((step) => {
+        if (step.number === index + 1) throw new Error(`injected at ${name}`);
+      });
+      const { results } = await pawl.call("transact", params);
+      expect(results, name).toMatchObject([{ id: "FR-001" }, { created: true }, { completed: 1 }]);
+      expect(pawl.rolledBack.length).toBe(1);
+      await expectDone(scene);
+      pawl.close();
+    }
+  });
 
   test("with others in its turn: they are done, and it is not", async () => {
     const { pawl, store, params } = await setUp();

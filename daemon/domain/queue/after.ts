@@ -1,4 +1,5 @@
 // After: the batches that new ones are to wait for are found, and put in an order in which each comes behind them.
+import type { BatchState } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_AFTER_BATCHES_PER_CALL } from "@pawl/protocol/limits";
 import { all, type Operation, one, sql } from "../../store/statement.js";
@@ -11,9 +12,9 @@ const MAX_LOOKED_AT = 800;
 
 const BATCH_ID = /^qwb:[0-9a-f]{64}$/;
 
-const selectAwaited = sql<Omit<Awaited, "hasMore"> & { has_more: 1 | null }>(`
-  SELECT enqueue_seq AS seq, batch_id AS "batchId", state, has_more FROM pawl_batch
-  WHERE enqueue_seq = :seq AND batch_id = :batchId`);
+const selectAwaited = sql<{ state: BatchState; has_more: 1 | null }>(
+  "SELECT state, has_more FROM pawl_batch WHERE enqueue_seq = :seq AND batch_id = :batchId",
+);
 
 /** Batches that wait for others, or would again if they came back. */
 const MAY_WAIT = "('blocked', 'cancelled')";
