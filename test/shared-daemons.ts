@@ -4,8 +4,13 @@ import { type AddressInfo, connect as connectTcp, createServer, type Server, typ
 import type { NotificationName, NotificationParams } from "@pawl/protocol";
 import { Session } from "../daemon/dist/shared/session.js";
 import { createTables } from "../daemon/dist/shared/tables.js";
-import type { AtEnd } from "./daemon.js";
+import type { AtEnd, LogLine } from "./daemon.js";
 import type { RawClient } from "./raw-client.js";
+
+/** True of the line that a daemon logs once it is connected to a place. */
+export function isThere({ msg }: LogLine): boolean {
+  return msg === "the database of shared names is there";
+}
 
 /** Makes the tables at a place. */
 export async function makePlace(url: string): Promise<void> {

@@ -129,7 +129,10 @@ async function expectDone({ pawl }: Scene): Promise<void> {
   expect(work).toMatchObject([{ state: "completed" }]);
 }
 
-describe("the store fails at each step", () => {
+/** Each step is one of a daemon and a database of its own: over PostgreSQL, on a busy machine, four seconds. */
+const EACH_STEP_MS = 600_000;
+
+describe("the store fails at each step", { timeout: EACH_STEP_MS }, () => {
   test("every time: nothing is there, the caller is told, and it can be done afterwards", async () => {
     const { steps } = await withoutFault();
     // Ten or more statements, each before and after; fewer would mean that the test is not at the calls.

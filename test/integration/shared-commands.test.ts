@@ -1,18 +1,14 @@
 // Commands of shared deployments: made at one daemon, carried out at another, some of which are killed or cut off.
 import { describe, expect, onTestFinished, test } from "vitest";
 import { answer, answerTo, create, ended, get, pushed, respond, stateOf, take } from "../commands.js";
-import { type DaemonProcess, type LogLine, madeForTests, Place } from "../daemon.js";
+import { type DaemonProcess, madeForTests, Place } from "../daemon.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
 import type { RawClient } from "../raw-client.js";
-import { makePlace, SilentProxy, toldOf } from "../shared-daemons.js";
+import { isThere, makePlace, SilentProxy, toldOf } from "../shared-daemons.js";
 import { until } from "../until.js";
 
 const WAIT_MS = 60_000;
 let deployments = 0;
-
-function isThere({ msg }: LogLine): boolean {
-  return msg === "the database of shared names is there";
-}
 
 describe.skipIf(!HAS_POSTGRESQL)("commands that daemons share", () => {
   const postgres = madeForTests(async (atEnd) => {

@@ -3,20 +3,23 @@ import { describe, expect, onTestFinished, test } from "vitest";
 import { Session } from "../../daemon/dist/shared/session.js";
 import { type DaemonProcess, type LogLine, madeForTests, Place } from "../daemon.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
+import type { RawClient } from "../raw-client.js";
 import { expectRefusal } from "../refusal.js";
-import { makePlace, SilentProxy, toldOf } from "../shared-daemons.js";
+import { isThere, makePlace, SilentProxy, toldOf } from "../shared-daemons.js";
 import { until } from "../until.js";
 
-const THERE = "the database of shared names is there";
-const LOST = "the database of shared names is away";
 /** Less than a daemon has to be back before another one that is back takes it for dead. */
 const SOON_MS = 1500;
 const AWAY = { error: { data: { kind: "unavailable", reason: "shared_unavailable" } } };
 
-/** The first line of the log with this message that is still to come. */
-function nextLine(daemon: DaemonProcess, msg: string): Promise<LogLine> {
+/** The first line of the log like this that is still to come. */
+function nextLine(daemon: DaemonProcess, isMeant: (line: LogLine) => boolean): Promise<LogLine> {
   const written = new Set(daemon.log);
-  return daemon.logged((line) => line.msg === msg && !written.has(line));
+  return daemon.logged((line) => isMeant(line) && !written.has(line));
+}
+
+function isLost({ msg }: LogLine): boolean {
+  return msg === "the database of shared names is away";
 }
 
 /**
@@ -30,6 +33,35 @@ function statementsOf(table: string): (text: string) => boolean {
     for (const [, name] of text.matchAll(prepared)) names.add(`${name}\0`);
     return [...names].some((name) => text.includes(name));
   };
+}
+
+/**
+ * Takes the first number of a client, by which it is known how its statement is prepared, and has the commit of the
+ * second held or dropped, once `seen`. What the daemon does by itself is committed, too.
+ */
+async function secondCommit(
+  client: RawClient,
+  proxy: SilentProxy,
+  fate: "hold" | "drop",
+): Promise<{ seen: Promise<void> }> {
+  const isNumber = statementsOf("pawl_sequence");
+  proxy.onSent = (text) => {
+    isNumber(text);
+    return "pass";
+  };
+  expect((await client.call("sequence.next", { type: "SEQ" })).seq).toBe(1);
+  const seen = new Promise<void>((resolve) => {
+    let session: unknown;
+    proxy.onSent = (text, by) => {
+      if (isNumber(text)) session = by;
+      // The name under which it is prepared: its text goes out but once.
+      if (by !== session || !text.includes("pawl_commit")) return "pass";
+      proxy.onSent = undefined;
+      resolve();
+      return fate;
+    };
+  });
+  return { seen };
 }
 
 describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
@@ -56,11 +88,20 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
     };
   }
 
+  /** A daemon that can be cut off. */
+  async function behindProxy(
+    schema: string,
+  ): Promise<{ place: Place; daemon: DaemonProcess; proxy: SilentProxy }> {
+    const proxy = await SilentProxy.start(postgres().port as number, onTestFinished);
+    const place = new Place();
+    return { place, daemon: await place.start(shared(schema, proxy.port)), proxy };
+  }
+
   /** Cuts a daemon off until `cut`; it knows that then. */
   async function cutOff(daemon: DaemonProcess, proxy: SilentProxy): Promise<void> {
-    const isLost = nextLine(daemon, LOST);
+    const knows = nextLine(daemon, isLost);
     proxy.end();
-    await isLost;
+    await knows;
   }
 
   /** The server, too, knows of all daemons that they were cut off. */
@@ -134,7 +175,7 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
     const noticed = new Set<unknown>();
     for (let life = 1; life <= 3; life += 1) {
       const first = await one.start(shared(schema));
-      const { daemon } = await first.logged(({ msg }) => msg === "the database of shared names is there");
+      const { daemon } = await first.logged(isThere);
       // It is known, and waited for, by the time that the second has done something for it.
       const client = await one.connect();
       const waiting = (await two.connect()).call("queue.claim", {
@@ -158,25 +199,24 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
 
   test("a daemon that is back sooner than another does not take that for dead at once", async () => {
     const schema = await newSchema();
-    const proxies = [1, 2].map(() => SilentProxy.start(postgres().port as number, onTestFinished));
-    const [proxy, other] = (await Promise.all(proxies)) as [SilentProxy, SilentProxy];
-    const [one, two] = [new Place(), new Place()];
-    const first = await one.start(shared(schema, proxy.port));
-    const second = await two.start(shared(schema, other.port));
-    let number = (await second.logged(({ msg }) => msg === THERE)).daemon;
-    await first.logged(({ msg }) => msg === THERE);
+    const [{ place: one, daemon: first, proxy }, { daemon: second, proxy: other }] = [
+      await behindProxy(schema),
+      await behindProxy(schema),
+    ];
+    let number = (await second.logged(isThere)).daemon;
+    await first.logged(isThere);
     // A slow machine may take longer than a daemon has to be back; then it is tried once more.
     for (let isSoon = false; !isSoon; ) {
       // The first is away before the second is: before that it would take that for dead, and rightly so.
       await cutOff(first, proxy);
       await cutOff(second, other);
       await noSessions();
-      const firstIsBack = nextLine(first, THERE);
+      const firstIsBack = nextLine(first, isThere);
       proxy.cut();
       const from = (await firstIsBack).time as number;
       // A look of it at who there is was answered before this one.
       await (await one.connect()).call("sequence.next", { type: "SEQ" });
-      const secondIsBack = nextLine(second, THERE);
+      const secondIsBack = nextLine(second, isThere);
       other.cut();
       const { time, daemon } = await secondIsBack;
       isSoon = (time as number) - from < SOON_MS;
@@ -187,12 +227,11 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
 
   test("a daemon that was gone, and is back before the turn that ends its life was committed, lives on", async () => {
     const schema = await newSchema();
-    const proxies = [1, 2].map(() => SilentProxy.start(postgres().port as number, onTestFinished));
-    const [proxy, other] = (await Promise.all(proxies)) as [SilentProxy, SilentProxy];
-    const [one, two] = [new Place(), new Place()];
-    const first = await one.start(shared(schema, proxy.port));
-    const second = await two.start(shared(schema, other.port));
-    await second.logged(({ msg, daemon }) => msg === THERE && daemon === 2);
+    const [{ place: one, daemon: first, proxy }, { place: two, daemon: second, proxy: other }] = [
+      await behindProxy(schema),
+      await behindProxy(schema),
+    ];
+    await second.logged((line) => isThere(line) && line.daemon === 2);
     // What the first does for the end of the second never comes to the server.
     const isLost = new Promise<void>((resolve) => {
       let isItsTurn = false;
@@ -208,13 +247,13 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
     await isLost;
     await cutOff(first, proxy);
     await noSessions();
-    const secondIsBack = nextLine(second, THERE);
+    const secondIsBack = nextLine(second, isThere);
     other.cut();
     expect((await secondIsBack).daemon).toBe(2);
     const holder = await two.connect();
     const held = { name: "s/lease", owner: "a", ttlMs: 60_000, releaseOn: "disconnect" } as const;
     await holder.call("lease.acquire", held);
-    const firstIsBack = nextLine(first, THERE);
+    const firstIsBack = nextLine(first, isThere);
     proxy.cut();
     await firstIsBack;
     // This has the whole place, after the turn that had it before.
@@ -335,7 +374,7 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
     });
     proxy.end();
     expect((await toldOf(holder, "lease.lost")).leaseId).toBe(bound.leaseId);
-    const isBack = first.logged(({ msg, daemon }) => msg === THERE && daemon === 3);
+    const isBack = first.logged((line) => isThere(line) && line.daemon === 3);
     proxy.cut();
     // The others took its first life for dead, and it is another daemon now.
     await isBack;
@@ -360,7 +399,7 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
     const { lease: bound } = await holder.call("lease.acquire", { ...held, ...bindsTo, name: "s/tied" });
     await holder.call("queue.enqueue", { queue: "s/cut", payloads: [1] });
     const { claim } = await holder.call("queue.claim", { queue: "s/cut", owner: "a", leaseMs: 60_000 });
-    const isBack = first.logged(({ msg, daemon }) => msg === THERE && daemon === 3);
+    const isBack = first.logged((line) => isThere(line) && line.daemon === 3);
     const gone = second.logged(({ msg }) => msg.startsWith("another daemon has gone"));
     const order: string[] = [];
     const told = toldOf(holder, "lease.lost").then(({ leaseId }) => order.push(leaseId));
@@ -481,24 +520,7 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
       const place = new Place();
       await place.start(shared(schema, proxy.port));
       const client = await place.connect();
-      // What the daemon does by itself is committed, too.
-      const isNumber = statementsOf("pawl_sequence");
-      proxy.onSent = (text) => {
-        isNumber(text);
-        return "pass";
-      };
-      expect((await client.call("sequence.next", { type: "SEQ" })).seq).toBe(1);
-      const seen = new Promise<void>((resolve) => {
-        let session: unknown;
-        proxy.onSent = (text, by) => {
-          if (isNumber(text)) session = by;
-          // The name under which it is prepared: its text goes out but once.
-          if (by !== session || !text.includes("pawl_commit")) return "pass";
-          proxy.onSent = undefined;
-          resolve();
-          return fate;
-        };
-      });
+      const { seen } = await secondCommit(client, proxy, fate);
       const taking = client.call("sequence.next", { type: "SEQ" });
       await seen;
       proxy.cut();
@@ -540,22 +562,7 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
     const place = new Place();
     const daemon = await place.start(shared(schema, proxy.port));
     const client = await place.connect();
-    const isNumber = statementsOf("pawl_sequence");
-    proxy.onSent = (text) => {
-      isNumber(text);
-      return "pass";
-    };
-    await client.call("sequence.next", { type: "SEQ" });
-    const seen = new Promise<void>((resolve) => {
-      let session: unknown;
-      proxy.onSent = (text, by) => {
-        if (isNumber(text)) session = by;
-        if (by !== session || !text.includes("pawl_commit")) return "pass";
-        proxy.onSent = undefined;
-        resolve();
-        return "hold";
-      };
-    });
+    const { seen } = await secondCommit(client, proxy, "hold");
     const taking = client.refusal("sequence.next", { type: "SEQ" });
     await seen;
     const reading = client.refusal("queue.list", { queue: "s/stop" });
@@ -573,7 +580,7 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
     const waiting = client.call("queue.claim", { queue: "s/later", owner: "w", waitMs: 60_000 });
     await expect.poll(async () => (await client.call("queue.explain", { queue: "s/later" })).waiting).toBe(1);
     await postgres().end("SIGQUIT");
-    await daemon.logged(({ msg }) => msg === LOST);
+    await daemon.logged(isLost);
     await expect(client.call("queue.claim", { queue: "s/kept", owner: "w" })).rejects.toMatchObject(AWAY);
     expect((await client.call("sequence.next", { type: "FR" })).seq).toBe(1);
     expect((await client.call("daemon.info", {})).shared[0]?.connected).toBe(false);

@@ -5,15 +5,11 @@ import { Session } from "../../daemon/dist/shared/session.js";
 import { type DaemonProcess, type LogLine, madeForTests, Place } from "../daemon.js";
 import { hasEnded, hold } from "../holder.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
-import { makePlace, SilentProxy, toldOf } from "../shared-daemons.js";
+import { isThere, makePlace, SilentProxy, toldOf } from "../shared-daemons.js";
 import { until } from "../until.js";
 
 const onLoss = { signal: "SIGTERM", graceMs: 40 } as const;
 const WAIT_MS = 60_000;
-
-function isThere({ msg }: LogLine): boolean {
-  return msg === "the database of shared names is there";
-}
 
 describe.skipIf(!HAS_POSTGRESQL)("a holder that loses what daemons share", () => {
   const postgres = madeForTests(async (atEnd) => {

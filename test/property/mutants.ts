@@ -10,8 +10,8 @@ const ROOT = join(import.meta.dirname, "../..");
 const CONFIG = join(import.meta.dirname, "mutant.config.ts");
 
 /**
- * A model draws so many times as much as usual, or until it finds something: what most of its runs find a run of them
- * misses now and then, and there are a hundred mutants.
+ * A model draws so many times as much as usual, or until it finds something: what it is to find, the usual number of
+ * runs may miss by chance, and it is run for some thirty mutants.
  */
 const MOST_RUNS = 4;
 

@@ -70,6 +70,10 @@ export function worstCalls(database) {
   };
   /** @type {Params} */
   const all = (_run, perform) => ({ queue: joined(perform), owner: "o", maxBatches: 1000 });
+  /** A thousand new ones of one queue. @param {(index: number) => object} terms of each. */
+  const batches = (terms) => ({
+    batches: many(1000, (index) => ({ queue: "new", payloads: [index], ...terms(index) })),
+  });
   /** A page of schedules. @type {Params} */
   const scheduled = (run, perform) => {
     for (let index = 0; run === 0 && index < 1000; index += 1) {
@@ -141,40 +145,22 @@ export function worstCalls(database) {
     worst(
       "queue.enqueueMany",
       "a chain of 1,000",
-      {
-        batches: many(1000, (index) => ({
-          queue: "new",
-          payloads: [index],
-          ref: `r${index}`,
-          ...(index === 0 ? {} : { after: [`r${index - 1}`] }),
-        })),
-      },
+      batches((index) => ({ ref: `r${index}`, ...(index === 0 ? {} : { after: [`r${index - 1}`] }) })),
       1999,
     ),
     worst(
       "queue.enqueueMany",
       "1,000 that wait for 10",
-      {
-        batches: many(1000, (index) => ({
-          queue: "new",
-          payloads: [index],
-          ref: `r${index}`,
-          after: many(Math.min(index, 10), (back) => `r${index - 1 - back}`),
-        })),
-      },
+      batches((index) => ({
+        ref: `r${index}`,
+        after: many(Math.min(index, 10), (back) => `r${index - 1 - back}`),
+      })),
       10_945,
     ),
     worst(
       "queue.enqueueMany",
       "1,000 that replace others",
-      {
-        batches: many(1000, (index) => ({
-          queue: "new",
-          payloads: [index],
-          sourceKey: `k${index}`,
-          onExisting: "replace",
-        })),
-      },
+      batches((index) => ({ sourceKey: `k${index}`, onExisting: "replace" })),
       1000,
     ),
     worst("queue.claim", "one of a million", { queue: "deep", owner: "o", maxBatches: 1000 }),
