@@ -610,6 +610,25 @@ describe("batches that wait for others", () => {
     expect(late.data.kind).toBe("claim_lost");
   });
 
+  test.each([
+    ["failure", "success", "queue.complete"],
+    ["success", "failure", "queue.abandon"],
+  ] as const)(
+    "a follower that waits for the same batch is let go where that end cancels the one before it (%s, then %s)",
+    async (when, other, end) => {
+      const queue = await Queue.open(`flow-same-${when}`);
+      const awaited = await queue.enqueue("awaited", { maxAttempts: 1 });
+      const one = { sourceKey: "key", after: [awaited] };
+      const before = await queue.enqueue("before", { ...one, when });
+      const follower = await queue.enqueue("follower", { ...one, when: other, onExisting: "rerun" });
+      const claim = await queue.claim();
+      await queue.client.call(end, { ...proofOf(claim), ...(end === "queue.abandon" && { error: "no" }) });
+      expect((await queue.get(before)).state).toBe("cancelled");
+      expect((await queue.get(follower)).state).toBe("ready");
+      expect((await queue.claim()).batches[0]?.batchId).toBe(follower);
+    },
+  );
+
   test("a batch that is replaced may not wait for its follower, nor for what waits for that", async () => {
     const queue = await Queue.open("flow-follower");
     const one = { queue: queue.name, payloads: [1], sourceKey: "key" };

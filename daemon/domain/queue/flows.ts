@@ -6,7 +6,7 @@ import { NEVER } from "../../turns/alarm.js";
 import { type Env, EVERYTHING } from "../../turns/operation.js";
 import type { KeptRows } from "../../turns/turn-memory.js";
 import { tellBatch } from "./events.js";
-import { forgetClaimOfDead, releaseFollower, unfollow } from "./followers.js";
+import { forgetClaimOfDead, isFollowing, releaseFollower, unfollow } from "./followers.js";
 import { GETS_IN_LINE } from "./lanes.js";
 import { knownName, move, queueOf, touchKey } from "./queue-row.js";
 import { finishedKey, isFinal, wakeQueue } from "./row.js";
@@ -247,7 +247,8 @@ function* release(waiting: Waiting, env: Env): Operation<void> {
   const { enqueue_seq: seq, queue_id: queueId, key, available_at_wall: named, ttl_ms: ttlMs } = waiting;
   yield* write(setLeft, { seq, left: null });
   if (waiting.after_when !== "success") yield* write(forgetClaims, { seq });
-  if (waiting.follows_seq !== null) return;
+  // What it followed may have been told before it, and have ended by that.
+  if (waiting.follows_seq !== null && (yield* isFollowing(seq))) return;
   const isNamed = named !== null && named > env.wallMs;
   const delayMs = waiting.delay_ms ?? 0;
   const state = isNamed || delayMs > 0 ? "scheduled" : "ready";
