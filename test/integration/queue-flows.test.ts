@@ -275,32 +275,37 @@ describe("a claimed batch that is cancelled", () => {
     expect(queues[0]).toMatchObject({ ready: 1, claimed: 0, cancelled: 2 });
   });
 
-  test.each(["abandon", "error", "expiry", "disconnect", "now"])("is cancelled by %s", async (how) => {
-    const queue = await Queue.open(`stop-${how}`);
-    const worker = await daemon().place.connect();
-    const batchId = await queue.enqueue(1, JOIN);
-    const other = await queue.enqueue(2, JOIN);
-    const params = { queue: queue.name, owner: "w", maxBatches: 2 } as const;
-    const releaseOn = how === "disconnect" ? "disconnect" : "expiry";
-    const { claim } = await worker.call("queue.claim", { ...params, leaseMs: 200, releaseOn });
-    const proof = proofOf(claim as Claim);
-    const graceMs = how === "now" ? 0 : 60_000;
-    expect(await queue.client.call("queue.cancel", { batchId, ...stop, graceMs })).toEqual({
-      outcome: "cancelling",
-    });
-    if (how === "abandon")
-      expect(await worker.call("queue.abandon", proof)).toEqual({ released: 1, dead: 0 });
-    if (how === "error") await worker.call("queue.abandon", { ...proof, error: "stopped" });
-    if (how === "disconnect") await worker.destroy();
-    expect((await queue.client.call("queue.wait", { batchId, waitMs: 60_000 })).batch.state).toBe(
-      "cancelled",
-    );
-    expect((await queue.client.refusal("queue.complete", proof)).data.kind).toBe("claim_lost");
-    const counted = how === "abandon" || how === "now" ? 0 : 1;
-    expect(await queue.get(other)).toMatchObject({ attempt: counted });
-    expect(await queue.client.call("queue.retry", { batchId })).toMatchObject({ retried: 1 });
-    expect((await queue.get(batchId)).state).toBe("ready");
-  });
+  test.each(["abandon", "error", "expiry", "renewed for less", "disconnect", "now"])(
+    "is cancelled by %s",
+    async (how) => {
+      const queue = await Queue.open(`stop-${how}`);
+      const worker = await daemon().place.connect();
+      const batchId = await queue.enqueue(1, JOIN);
+      const other = await queue.enqueue(2, JOIN);
+      const params = { queue: queue.name, owner: "w", maxBatches: 2 } as const;
+      const releaseOn = how === "disconnect" ? "disconnect" : "expiry";
+      const leaseMs = how === "renewed for less" ? 3_600_000 : 200;
+      const { claim } = await worker.call("queue.claim", { ...params, leaseMs, releaseOn });
+      const proof = proofOf(claim as Claim);
+      const graceMs = how === "now" ? 0 : 3_600_000;
+      expect(await queue.client.call("queue.cancel", { batchId, ...stop, graceMs })).toEqual({
+        outcome: "cancelling",
+      });
+      if (how === "abandon")
+        expect(await worker.call("queue.abandon", proof)).toEqual({ released: 1, dead: 0 });
+      if (how === "error") await worker.call("queue.abandon", { ...proof, error: "stopped" });
+      if (how === "disconnect") await worker.destroy();
+      if (how === "renewed for less") await worker.call("queue.renew", { ...proof, leaseMs: 200 });
+      expect((await queue.client.call("queue.wait", { batchId, waitMs: 60_000 })).batch.state).toBe(
+        "cancelled",
+      );
+      expect((await queue.client.refusal("queue.complete", proof)).data.kind).toBe("claim_lost");
+      const counted = how === "abandon" || how === "now" ? 0 : 1;
+      expect(await queue.get(other)).toMatchObject({ attempt: counted });
+      expect(await queue.client.call("queue.retry", { batchId })).toMatchObject({ retried: 1 });
+      expect((await queue.get(batchId)).state).toBe("ready");
+    },
+  );
 
   test("graceMs is about stopping, and a reason stays with what was only waiting", async () => {
     const queue = await Queue.open("stop-params");

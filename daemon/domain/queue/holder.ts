@@ -77,6 +77,7 @@ export function* renew(
   const { connection } = env.caller;
   const extended = yield* one(extend, { ...claim, now, expiresAt, connection });
   if (extended === undefined) return yield* renewUnder(claim, params.claimId, env);
+  env.effects.deadline(expiresAt);
   const cancelAt = extended.has_terms !== KEPT ? null : yield* cancelAtOf(claim.head);
   if (cancelAt !== null) {
     yield* endAt(claim.head, claim.fencingToken, cancelAt, env);
@@ -84,7 +85,6 @@ export function* renew(
     const remainingMs = Math.min(expiresAt, cancelAt) - now;
     return { expiresAt: env.wallMs + remainingMs, remainingMs, cancelling: true };
   }
-  env.effects.deadline(expiresAt);
   // If the claim belongs to no connection, or to another, this only costs a look when this one closes.
   env.effects.bind(connection);
   return { expiresAt: env.wallMs + leaseMs, remainingMs: leaseMs, cancelling: false };
