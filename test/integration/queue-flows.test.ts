@@ -580,6 +580,19 @@ describe("batches that wait for others", () => {
     expect(await queue.get(second)).not.toHaveProperty("after");
   });
 
+  test("of those that are purged once they have ended, none is counted twice by what they waited for", async () => {
+    const queue = await Queue.open("flow-purged");
+    const purge = (batchId: string) => queue.client.call("queue.purge", { batchIds: [batchId] });
+    const awaited = await queue.enqueue("awaited");
+    const cancelled = await queue.enqueue("cancelled", { after: [awaited] });
+    await queue.client.call("queue.cancel", { batchId: cancelled });
+    expect((await purge(cancelled)).purged).toBe(1);
+    const other = await queue.enqueue("other", { after: [awaited] });
+    expect((await purge(awaited)).purged).toBe(0);
+    expect((await purge(other)).purged).toBe(1);
+    expect((await purge(awaited)).purged).toBe(1);
+  });
+
   test("what was removed before it had ended is not waited for again, whoever brings those that waited back", async () => {
     const queue = await Queue.open("flow-removed");
     const [removed, failed] = [await queue.enqueue(1, { delayMs: 60_000 }), await queue.enqueue(2)];
@@ -601,6 +614,17 @@ describe("batches that wait for others", () => {
     await queue.client.call("queue.update", { batchId: child, availableAt: Date.now() });
     await finish(queue);
     expect((await queue.get(child)).state).toBe("ready");
+  });
+
+  test("a batch that is completed late is shown with the time that was named for it meanwhile", async () => {
+    const queue = await Queue.open("flow-late");
+    const batchId = await queue.enqueue(1);
+    const claim = await queue.claim({ leaseMs: 100 });
+    await expect.poll(async () => (await queue.get(batchId)).state).toBe("ready");
+    const availableAt = Date.now() + 3_600_000;
+    await queue.client.call("queue.update", { batchId, availableAt });
+    expect(await queue.client.call("queue.complete", proofOf(claim))).toEqual({ completed: 1 });
+    expect(await queue.get(batchId)).toMatchObject({ state: "completed", availableAt });
   });
 
   test("a dead batch whose follower was released cannot be completed late", async () => {

@@ -53,11 +53,11 @@ const completeHead = sql(
   { writes: "head" },
 );
 
-/** When those that rest would have been available stays what is shown of them. */
+/** When those that rest would have been available stays what is shown of them; a time that was named is kept as it is. */
 const endRests = sql(`
   UPDATE pawl_batch SET available_at_wall = available_at + :wallAheadMs
   WHERE (enqueue_seq = :head AND claim_seq = :head OR claim_seq = :head AND claim_seq <> enqueue_seq)
-    AND fencing_token = :fencingToken AND state = 'scheduled'`);
+    AND fencing_token = :fencingToken AND state = 'scheduled' AND available_at_wall IS NULL`);
 
 const completeMembers = sql(`
   UPDATE pawl_batch SET state = 'completed', finished_at = :finishedAt

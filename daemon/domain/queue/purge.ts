@@ -9,7 +9,7 @@ import { unfollow } from "./followers.js";
 import { pageOf } from "./pages.js";
 import { findQueue } from "./queue-row.js";
 import { removeOutdated } from "./retention.js";
-import { byId } from "./row.js";
+import { byId, isFinal } from "./row.js";
 
 /** Batches that one step removes: some 3 ms of work. */
 const BATCHES_PER_STEP = 100;
@@ -100,12 +100,14 @@ function ageOf({ finished_at: finishedAt, enqueued_at: enqueuedAt }: PurgedRow, 
 
 /** Of those that have to do with others: one after the other, since the end of one lets go of others. */
 function* purgeLinked(row: PurgedRow, { dryRun }: Parsed<"queue.purge">, env: Env): Operation<boolean> {
-  const { enqueue_seq: seq, queue, has_more: hasMore } = row;
+  const { enqueue_seq: seq, state, queue, has_more: hasMore } = row;
   if (((yield* one(selectAwaited, { seq }))?.awaited ?? 0) > 0) return false;
   if (yield* isTurning(seq)) return false;
   if (dryRun) return true;
-  yield* unfollow(seq, hasMore);
-  yield* ended(seq, queue, hasMore, env);
+  if (!isFinal(state)) {
+    yield* unfollow(seq, hasMore);
+    yield* ended(seq, queue, hasMore, env);
+  }
   yield* removeOutdated([seq], env);
   return true;
 }
