@@ -53,7 +53,7 @@ const completeHead = sql(
   { writes: "head" },
 );
 
-/** When those that rest would have been available stays what is shown of them; a time that was named is kept as it is. */
+/** When those that rest would have been available stays what is shown of them, and so does a time that was named. */
 const endRests = sql(`
   UPDATE pawl_batch SET available_at_wall = available_at + :wallAheadMs
   WHERE (enqueue_seq = :head AND claim_seq = :head OR claim_seq = :head AND claim_seq <> enqueue_seq)
