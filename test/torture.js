@@ -27,6 +27,7 @@ const WHOLE_MINUTES = {
   "lease-contention": 4,
   "lease-remote-contention": 5,
   "pipeline-torture": 4,
+  queue: 6,
   "queue-crash": 8,
   "queue-mutants": 10,
   "queue-torture": 4,

@@ -2,11 +2,12 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { syncBoards } from "../../client/dist/sync/sync-boards.js";
+import { sized } from "../long-form.js";
 import { Author } from "./board-author.js";
 import { type Model, model } from "./board-model.js";
 import { TablesNode } from "./board-tables-node.js";
 
-const RUNS = Number(process.env.PAWL_TEST_RUNS ?? 1);
+const RUNS = Number(process.env.PAWL_TEST_RUNS ?? sized(20, 1));
 const DAY_MS = 86_400_000;
 const START = 1_750_000_000_000;
 /** When everything that any clock has said is past. */

@@ -14,11 +14,12 @@ import { trust } from "../../daemon/dist/domain/peer/peer.js";
 import { encode } from "../../daemon/dist/json/raw-json.js";
 import type { Env } from "../../daemon/dist/turns/operation.js";
 import { asynchronousDriver, type Driver, envOf, performSteps, synchronousDriver } from "../domain/drive.js";
+import { sized } from "../long-form.js";
 import { Author, BOARD, hashOf } from "./board-author.js";
 import { AUTHORS, changeSet, delivery, ordered } from "./board-changes.js";
 import { type Model, type ModelItem, model } from "./board-model.js";
 
-const RUNS = Number(process.env.PAWL_TEST_RUNS ?? 1);
+const RUNS = Number(process.env.PAWL_TEST_RUNS ?? sized(20, 1));
 const READER = new Author(99);
 /** Later than any time in a generated change. */
 const NOW = 1_000_000;

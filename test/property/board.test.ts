@@ -5,6 +5,7 @@ import { describe, expect, test } from "vitest";
 import type { Item } from "../../daemon/dist/domain/board/merge.js";
 import type { SignedChange } from "../../daemon/dist/domain/board/signed-text.js";
 import type { ItemWrite } from "../../daemon/dist/domain/board/write.js";
+import { sized } from "../long-form.js";
 import { Author } from "./board-author.js";
 import { AUTHORS, changeSet, type Delivery, delivery, ordered, text } from "./board-changes.js";
 import { type Model, model } from "./board-model.js";
@@ -12,7 +13,7 @@ import { mutant } from "./board-mutant.js";
 import { BoardNode, RULES, type Rules } from "./board-node.js";
 
 /** Multiplies the runs of every property. */
-const RUNS = Number(process.env.PAWL_TEST_RUNS ?? 1);
+const RUNS = Number(process.env.PAWL_TEST_RUNS ?? sized(20, 1));
 const TIMEOUT_MS = 60_000 * RUNS;
 
 /** Only takes in what others wrote. */
