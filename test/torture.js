@@ -18,6 +18,7 @@ const LONG_FORM = "long-form.js";
 /** What the whole of each takes alone on two cores, in minutes, where that is more than OTHERS_MINUTES. */
 const WHOLE_MINUTES = {
   "async-driver": 16,
+  "board-compact": 4,
   "board-compact-mutants": 8,
   "board-work": 5,
   "command-crash": 10,
