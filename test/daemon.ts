@@ -219,6 +219,13 @@ export class DaemonProcess {
     return this.#memory("VmHWM");
   }
 
+  /** What its process has used of the processor, in hundredths of a second (proc_pid_stat(5)). */
+  get usedTicks(): number {
+    const [, fields = ""] = readFileSync(`/proc/${this.pid}/stat`, "utf8").split(") ");
+    const [user, system] = fields.split(" ").slice(11);
+    return Number(user) + Number(system);
+  }
+
   forgetPeak(): void {
     writeFileSync(`/proc/${this.pid}/clear_refs`, "5");
   }

@@ -40,6 +40,8 @@ export interface InProcessOptions {
    * test it stands still, unless given, so that only those say what has ended, however slow the machine is.
    */
   elapsed?: () => number;
+  /** How many milliseconds the next turn has; that of the daemon, unless given. */
+  turnMs?: () => number;
   /** Where random bytes come from, if not from the kernel. */
   random?: (bytes: number) => Buffer;
   /** Puts something between the loop and the database. */
@@ -113,6 +115,7 @@ export class InProcess {
         ...(parentOf === undefined ? {} : { ancestorsOf: ({ pid }) => ancestors(pid, parentOf) }),
       },
       ...(elapsed === undefined ? {} : { elapsed }),
+      ...(options.turnMs === undefined ? {} : { turnMs: options.turnMs }),
       classify,
       endings: ends,
       arrivals: Object.defineProperties(

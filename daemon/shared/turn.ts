@@ -9,6 +9,8 @@ import {
   MAX_ASKED_FOR_ANCESTORS,
   MAX_UNTANGLED,
   MAX_WOKEN_ANSWERS_LENGTH,
+  type Refused,
+  shortestFirst,
   UNTANGLED,
 } from "../turns/attempt.js";
 import { type Call, DAEMON } from "../turns/call.js";
@@ -118,6 +120,7 @@ export class SharedTurn {
   readonly #wokenLater = new Set<string>();
   readonly #inVain = new Set<Parked>();
   readonly #letFirst = new Set<Parked>();
+  readonly #behindOthers = new Map<string, Rest>();
   /** The keys that calls wait under from this turn on, and of which other daemons do not know. */
   readonly #toRegister = new Set<string>();
   #until = 0;
@@ -237,10 +240,9 @@ export class SharedTurn {
    * daemons whose calls are granted nothing would wake one another for ever.
    */
   async serveLeft(key: string, rest: Rest): Promise<void> {
-    this.#inVain.clear();
-    this.#letFirst.clear();
+    this.#forgetTried();
     await this.#serveKey(key, rest);
-    await this.#serveWoken();
+    await this.#serveAllWoken();
   }
 
   /** Writes what the turn has kept in memory. */
@@ -336,19 +338,32 @@ export class SharedTurn {
     if (parked.contender !== undefined) await this.#untangle(parked, parked.contender);
   }
 
-  async #untangle(parked: Parked, contender: Contender, known = new Map<string, unknown>()): Promise<void> {
-    const { ancestorsOf } = this.#setting;
+  async #untangle(parked: Parked, contender: Contender): Promise<void> {
+    const refusal = await this.#findCircle(parked, contender);
+    if (refusal !== undefined) await this.#serve(parked, refusal);
+  }
+
+  async #findCircle(
+    parked: Parked,
+    contender: Contender,
+    known = new Map<string, unknown>(),
+  ): Promise<PawlError | undefined> {
     const { contest } = contender;
-    const someAwait = await this.#session.perform(contest.someAwaitChildren());
-    if (someAwait) {
-      this.#waiters.learnAncestors(parked, MAX_ASKED_FOR_ANCESTORS, ({ caller }) =>
-        ancestorsOf(caller).map(nameOfProcess),
-      );
-    } else if (this.#waiters.contenders === 1) return this.#waiters.apart.forget();
-    const refusal = await this.#session.perform(
+    if (await this.#session.perform(contest.someAwaitChildren())) this.#learnAncestors(parked);
+    else if (this.#waiters.contenders === 1) {
+      this.#waiters.apart.forget();
+      return undefined;
+    }
+    return await this.#session.perform(
       contest.untangle(contender, this.#env(parked.call.caller, false, null, parked), known),
     );
-    if (refusal !== undefined) await this.#serve(parked, refusal);
+  }
+
+  #learnAncestors(parked: Parked): void {
+    const { ancestorsOf } = this.#setting;
+    this.#waiters.learnAncestors(parked, MAX_ASKED_FOR_ANCESTORS, ({ caller }) =>
+      ancestorsOf(caller).map(nameOfProcess),
+    );
   }
 
   async #try(
@@ -406,6 +421,7 @@ export class SharedTurn {
 
   async #serve(parked: Parked, outcome: unknown): Promise<void> {
     this.#inVain.clear();
+    this.#behindOthers.clear();
     this.#waiters.serve(parked);
     this.#answersLength += lengthOf(outcome);
     this.#answer(parked.call as ScopedCall, outcome);
@@ -419,16 +435,23 @@ export class SharedTurn {
 
   async #untangleOthers(granted: Parked, contender: Contender): Promise<void> {
     const { contest, caller } = contender;
+    if (contest.awaitsChildren) this.#learnAncestors(granted);
     const others = this.#waiters.behindGrant(granted, contender, this.#setting.known(caller));
     if (others.length === 0) return;
     const env = this.#env(caller, false, null);
     const known = new Map<string, unknown>();
     if (others.length > 1 && !(await this.#session.perform(contest.isInCircle(env, known)))) return;
     const last = others.slice(-MAX_UNTANGLED);
+    const refused: Refused[] = [];
     for (const [index, other] of last.entries()) {
       if (index < last.length - UNTANGLED && elapsed() >= this.#until) continue;
       const parked = this.#waiters.overtaking(other.overtakeKey);
-      if (parked !== undefined) await this.#untangle(parked, other, known);
+      const refusal = parked && (await this.#findCircle(parked, other, known));
+      if (refusal !== undefined) refused.push({ parked: parked as Parked, contender: other, refusal });
+    }
+    for (const [index, { parked, contender: other, refusal }] of shortestFirst(refused).entries()) {
+      const still = index === 0 ? refusal : await this.#findCircle(parked, other);
+      if (still !== undefined) await this.#serve(parked, still);
     }
   }
 
@@ -455,8 +478,17 @@ export class SharedTurn {
   }
 
   async #serveWoken(): Promise<void> {
+    this.#forgetTried();
+    await this.#serveAllWoken();
+  }
+
+  #forgetTried(): void {
     this.#inVain.clear();
     this.#letFirst.clear();
+    this.#behindOthers.clear();
+  }
+
+  async #serveAllWoken(): Promise<void> {
     for (let key = this.#effects.nextWoken(); key !== undefined; key = this.#effects.nextWoken()) {
       await this.#serveKey(key);
     }
@@ -467,7 +499,7 @@ export class SharedTurn {
     if (left !== undefined) return void this.#wokenElsewhere.set(key, again(left));
     const alone = this.#waiters.overtaking(key);
     if (alone !== undefined) return await this.#overtake(alone, key);
-    const line = this.#waiters.wokenBy(key, rest);
+    const line = this.#waiters.wokenBy(key, rest ?? this.#behindOthers.get(key));
     if (line === undefined) return;
     if (this.#leftToOthers.has(key)) return void this.#wokenLater.add(key);
     let isFirst = true;
@@ -487,6 +519,7 @@ export class SharedTurn {
         continue;
       }
       if (parked.contender !== undefined && (await this.#letsOthersFirst(parked, parked.contender))) {
+        this.#behindOthers.set(key, line.rest);
         this.#effects.wake(key);
         return;
       }

@@ -23,7 +23,7 @@ import {
 import { pooledRandom } from "./random.js";
 import type { Tally } from "./tally.js";
 import { TurnMemory } from "./turn-memory.js";
-import { CANCELLED, type Parked, type Waiters } from "./waiters.js";
+import { CANCELLED, type Parked, type Rest, type Waiters } from "./waiters.js";
 
 /** The same for every turn of a daemon. */
 export interface Setting extends Pick<Env, "mode" | "idDigits" | "sign" | "identity" | "processOf"> {
@@ -112,6 +112,10 @@ export class Attempt {
   #wokenUntil = Number.POSITIVE_INFINITY;
   /** The calls that have let those first who wait for their callers, since the last operation. */
   readonly #letFirst = new Set<Parked>();
+  /** By the keys that woke those: who is to be served once the others were, as long as none of them was granted. */
+  readonly #behindOthers = new Map<string, Rest>();
+  /** True once one of those was served that are to overtake others, since the last operation. */
+  #hasOvertaken = false;
   /** Operations performed, also those of calls that wait on. */
   performed = 0;
   commitMs = 0;
@@ -198,19 +202,36 @@ export class Attempt {
   }
 
   /** A call waits for what others hold: it is refused if that closes a circle. */
-  #untangle(parked: Parked, contender: Contender, known = new Map<string, unknown>()): void {
+  #untangle(parked: Parked, contender: Contender): void {
+    const refusal = this.#findCircle(parked, contender);
+    if (refusal !== undefined) this.#serve(parked, refusal);
+  }
+
+  /** The refusal of a call whose wait closes a circle. */
+  #findCircle(
+    parked: Parked,
+    contender: Contender,
+    known = new Map<string, unknown>(),
+  ): PawlError | undefined {
     const { store, ancestorsOf } = this.#setting;
     const { contest } = contender;
     const someAwait = ancestorsOf !== undefined && store.perform(contest.someAwaitChildren());
-    if (someAwait) {
-      this.#waiters.learnAncestors(parked, MAX_ASKED_FOR_ANCESTORS, ({ caller }) =>
-        ancestorsOf(caller).map(nameOfProcess),
-      );
-    } else if (this.#waiters.contenders === 1) return this.#waiters.apart.forget();
-    const refusal = store.perform(
+    if (someAwait) this.#learnAncestors(parked);
+    else if (this.#waiters.contenders === 1) {
+      this.#waiters.apart.forget();
+      return undefined;
+    }
+    return store.perform(
       contest.untangle(contender, this.#env(parked.call.caller, false, null, parked), known),
     );
-    if (refusal !== undefined) this.#serve(parked, refusal);
+  }
+
+  #learnAncestors(parked: Parked): void {
+    const { ancestorsOf } = this.#setting;
+    if (ancestorsOf === undefined) return;
+    this.#waiters.learnAncestors(parked, MAX_ASKED_FOR_ANCESTORS, ({ caller }) =>
+      ancestorsOf(caller).map(nameOfProcess),
+    );
   }
 
   /** True if those who have waited are to be answered in a later turn. */
@@ -260,7 +281,8 @@ export class Attempt {
   }
 
   commit(): void {
-    if (!this.#begun) return;
+    // Without anything to perform it may have found that nobody waits any more whom an earlier turn has left.
+    if (!this.#begun) return this.#waiters.commit();
     const { store, clock, witness } = this.#setting;
     store.perform(this.#memory.writeBack());
     this.wrote = store.wrote;
@@ -348,6 +370,7 @@ export class Attempt {
 
   #serve(parked: Parked, outcome: unknown): void {
     this.#inVain.clear();
+    this.#behindOthers.clear();
     this.#waiters.serve(parked);
     this.#answersLength += lengthOf(outcome);
     this.#answer(parked.call, outcome);
@@ -365,16 +388,24 @@ export class Attempt {
    */
   #untangleOthers(granted: Parked, contender: Contender): void {
     const { contest, caller } = contender;
+    // Its children may have begun to wait when nobody awaited them.
+    if (contest.awaitsChildren) this.#learnAncestors(granted);
     const others = this.#waiters.behindGrant(granted, contender, caller);
     if (others.length === 0) return;
     const env = this.#env(caller, false, null);
     const known = new Map<string, unknown>();
     if (others.length > 1 && !this.#setting.store.perform(contest.isInCircle(env, known))) return;
     const last = others.slice(-MAX_UNTANGLED);
+    const refused: Refused[] = [];
     for (const [index, other] of last.entries()) {
       if (index < last.length - UNTANGLED && elapsed() >= this.#until) continue;
       const parked = this.#waiters.overtaking(other.overtakeKey);
-      if (parked !== undefined) this.#untangle(parked, other, known);
+      const refusal = parked && this.#findCircle(parked, other, known);
+      if (refusal !== undefined) refused.push({ parked: parked as Parked, contender: other, refusal });
+    }
+    for (const [index, { parked, contender: other, refusal }] of shortestFirst(refused).entries()) {
+      const still = index === 0 ? refusal : this.#findCircle(parked, other);
+      if (still !== undefined) this.#serve(parked, still);
     }
   }
 
@@ -423,17 +454,24 @@ export class Attempt {
     const begun = this.#beginWoken();
     for (const key of this.#waiters.left()) this.#serveKey(key, true);
     this.#endWoken(begun);
-    this.#serveWoken();
+    this.#serveAllWoken();
+  }
+
+  /** Performs the calls whose conditions the last operation made true; theirs may make others true. */
+  #serveWoken(): void {
+    this.#inVain.clear();
+    this.#letFirst.clear();
+    this.#behindOthers.clear();
+    this.#hasOvertaken = false;
+    this.#serveAllWoken();
   }
 
   /**
-   * Performs the calls whose conditions the last operation made true; theirs may make others true. A key for whose
-   * calls there was no time left is done with, however often it was woken: each time would serve one more of them.
+   * A key for whose calls there was no time left is done with, however often it was woken: each time would serve one
+   * more of them.
    */
-  #serveWoken(): void {
+  #serveAllWoken(): void {
     let left: Set<string> | undefined;
-    this.#inVain.clear();
-    this.#letFirst.clear();
     let key = this.#effects.nextWoken();
     if (key === undefined) return;
     const begun = this.#beginWoken();
@@ -480,16 +518,18 @@ export class Attempt {
   #serveKey(key: string, goesOn = false): boolean {
     const alone = this.#waiters.overtaking(key);
     if (alone !== undefined) {
-      // Whom another lets go first comes before that one.
-      if (this.#letFirst.size === 0 && elapsed() >= this.#until) {
+      // One goes on even when the time is over, and whom another lets go first comes before that one.
+      if (this.#hasOvertaken && this.#letFirst.size === 0 && elapsed() >= this.#until) {
         this.#waiters.leave(key);
         return false;
       }
+      this.#hasOvertaken = true;
       this.#overtake(alone, key);
       this.#waiters.servedAll(key);
       return true;
     }
-    const line = this.#waiters.wokenBy(key, goesOn ? this.#waiters.leftOf(key) : undefined);
+    const rest = goesOn ? this.#waiters.leftOf(key) : this.#behindOthers.get(key);
+    const line = this.#waiters.wokenBy(key, rest);
     if (line === undefined) {
       this.#waiters.servedAll(key);
       return true;
@@ -512,6 +552,8 @@ export class Attempt {
         continue;
       }
       if (parked.contender !== undefined && this.#letsOthersFirst(parked, parked.contender)) {
+        // Were all tried once more, turns without time would go on for ever.
+        this.#behindOthers.set(key, line.rest);
         this.#effects.wake(key);
         return true;
       }
@@ -572,6 +614,20 @@ export class Attempt {
       idMark: "",
     };
   }
+}
+
+/** A wait that closes a circle, and its refusal. */
+export interface Refused {
+  readonly parked: Parked;
+  readonly contender: Contender;
+  readonly refusal: PawlError;
+}
+
+/** In the order in which they are refused: a circle may have a shorter one in it, and then ends with that. */
+export function shortestFirst(refused: readonly Refused[]): Refused[] {
+  const lengthOfCircle = ({ refusal }: Refused): number =>
+    refusal.kind === "would_deadlock" ? refusal.details.cycle.length : 0;
+  return [...refused].sort((a, b) => lengthOfCircle(a) - lengthOfCircle(b));
 }
 
 /** Those who wait do so in the daemon that writes. */

@@ -274,6 +274,8 @@ export type Outcome<T> = T | PawlError | Wait | Unfinished<T> | Tried<T>;
 export interface Contest {
   /** Those who wait: all that one actor holds and waits for belongs together. */
   readonly actor: string;
+  /** True if it will hold what it waits for until its child processes have what they wait for. */
+  readonly awaitsChildren: boolean;
   /** Whether anybody holds something until its child processes have what they wait for. */
   someAwaitChildren(): Operation<boolean>;
   /**

@@ -122,6 +122,8 @@ export interface TurnLoopOptions {
   readonly lockHolder?: () => number | null;
   /** The clock by which it is told whether this process was held up; that of the machine, unless a test has its own. */
   readonly elapsed?: () => number;
+  /** How many milliseconds the next turn has, if a test says that: none has each do no more than it must. */
+  readonly turnMs?: () => number;
 }
 
 /** Nothing can be committed now. */
@@ -413,7 +415,9 @@ export class TurnLoop {
     this.#tryAll = false;
     this.#later = [];
     const begun = elapsed();
-    const lasts = Math.min(Math.max(TURN_MS, COMMITS_PER_TURN * this.#gathering.commitMs), MAX_TURN_MS);
+    const lasts =
+      this.#options.turnMs?.() ??
+      Math.min(Math.max(TURN_MS, COMMITS_PER_TURN * this.#gathering.commitMs), MAX_TURN_MS);
     const before = this.#lastTurnAt;
     const work: Work = { time, ends: this.#endsAt(time), timedOut: [], calls: [], taken: [] };
     let some = false;

@@ -11,6 +11,8 @@ import { sized } from "../long-form.js";
 
 const ROOT = "/tree";
 const WAIT_MS = 3_600_000;
+/** No request of a test has so much to be done, however little of that a turn does. */
+const MAX_TURNS = 300;
 
 type Thing = { name: string; slots?: number; mode?: "exclusive" | "shared" } | { names: string[] } | Paths;
 interface Paths {
@@ -24,9 +26,11 @@ class World {
   readonly pawl: InProcess;
   #turns = 0;
 
-  constructor(parents: Readonly<Record<number, number>> = {}) {
+  /** @param turnMs how many milliseconds each turn has; as of the daemon, unless given. */
+  constructor(parents: Readonly<Record<number, number>> = {}, turnMs?: () => number) {
     this.pawl = new InProcess({
       path: ":memory:",
+      ...(turnMs === undefined ? {} : { turnMs }),
       processes: true,
       parentOf: (pid) => parents[pid],
       arrivals: {
@@ -72,8 +76,10 @@ class World {
   /** What a turn has no time left for is in the next, which begins at once: until none does. */
   async settled(): Promise<void> {
     await this.pawl.call("daemon.ping", {}, 999).catch(() => {});
+    const before = this.#turns;
     for (let turns = -1; turns !== this.#turns; ) {
       turns = this.#turns;
+      if (turns > before + MAX_TURNS) throw new Error("turns go on for ever");
       // The first may come before the turn, the second does not.
       for (const _ of [1, 2]) await new Promise((resolve) => setImmediate(resolve));
     }
@@ -468,6 +474,52 @@ describe("a hold that awaits the children of its process", () => {
     await world.waits(2, { name: "a" });
   });
 
+  test("is refused to a child that waits for its parent, and to no other wait of that", async () => {
+    for (const isChildFirst of [true, false]) {
+      const world = new World({ ...parents, 13: 10 });
+      const first = await world.has(1, { name: "a" });
+      await world.has(2, { name: "b" });
+      await world.has(3, { name: "c" });
+      await world.has(12, { name: "d" });
+      const granted = await world.waits(10, { name: "a" }, awaits);
+      const ask = {
+        // What it wants beside is taken, so it cannot be let first.
+        child: () => world.waits(12, { names: ["a", "c"] }),
+        // Waits for that child.
+        other: () => world.waits(13, { name: "d" }),
+        own: () => world.waits(10, { name: "b" }),
+      };
+      const asked: Partial<Record<keyof typeof ask, { answer: Answer }>> = {};
+      for (const each of isChildFirst
+        ? (["child", "other", "own"] as const)
+        : (["own", "other", "child"] as const))
+        asked[each] = await ask[each]();
+      await world.giveBack(first);
+      expect(granted.answer).toHaveProperty("secret");
+      expect(asked.child?.answer).toMatchObject({
+        kind: "would_deadlock",
+        details: { cycle: [{ pid: 12 }, { pid: 10 }] },
+      });
+      expect(asked.own?.answer).toBeUndefined();
+      expect(asked.other?.answer).toBeUndefined();
+    }
+  });
+
+  test("is refused to each wait of a child that waits for its parent", async () => {
+    const world = new World(parents);
+    const first = await world.has(1, { name: "a" });
+    await world.has(3, { name: "c" });
+    await world.has(4, { name: "d" });
+    const granted = await world.waits(10, { name: "a" }, awaits);
+    const asked = [
+      await world.waits(12, { names: ["a", "c"] }),
+      await world.waits(12, { names: ["a", "d"] }),
+    ];
+    await world.giveBack(first);
+    expect(granted.answer).toHaveProperty("secret");
+    for (const { answer } of asked) expect(answer).toMatchObject({ kind: "would_deadlock" });
+  });
+
   test("is not to be had by a child, which would wait for ever", async () => {
     const world = new World(parents);
     await world.has(10, { name: "a" }, awaits);
@@ -681,45 +733,138 @@ test("a hold that comes between two waits of a turn counts for the second", asyn
   expect((await first).answer).toBeUndefined();
 });
 
-/** The outcomes of requests that come one after the other, in turns of their own or the later ones all in one. */
-async function outcomesOf(all: readonly Asked[], together: boolean): Promise<string[]> {
-  const world = new World({ 3: 2, 4: 2, 5: 4 });
+const FAMILY: Readonly<Record<number, number>> = { 3: 2, 4: 2, 5: 4 };
+const HELD_BEFORE = 4;
+/** No time but for what a turn does in any case. */
+const NO_TIME = Number.NEGATIVE_INFINITY;
+const ALL_TIME = Number.POSITIVE_INFINITY;
+
+interface Request {
+  readonly actor: number;
+  readonly thing: Thing;
+  readonly result: Promise<{ answer: Answer }>;
+  answer: Answer;
+  isGivenBack: boolean;
+}
+
+/** Requests that come one after the other, in turns of their own or the later ones all at once. */
+async function requested(world: World, all: readonly Asked[], together: boolean): Promise<Request[]> {
   await world.pawl.call("lease.configure", { name: "three", slots: 3 });
-  const results: Promise<{ answer: Answer }>[] = [];
-  const secrets: string[] = [];
+  const requests: Request[] = [];
   for (const [index, { actor, thing: of }] of all.entries()) {
     // Two and four hold for their children, too.
     const result = world.ask(actor, of, { task: `${actor % 2}`, awaitsChildren: actor % 2 === 0 });
-    results.push(result);
+    const request: Request = { actor, thing: of, result, answer: undefined, isGivenBack: false };
+    requests.push(request);
     const isBefore = index < HELD_BEFORE;
     if (isBefore || !together) await result;
-    const { answer } = isBefore ? await result : { answer: undefined };
-    if (answer !== undefined && !(answer instanceof Error)) secrets.push(answer.secret);
-    const secret = index > HELD_BEFORE && index % 3 === 0 ? secrets.shift() : undefined;
-    if (secret === undefined) continue;
-    const given = world.giveBack(secret);
+    if (isBefore) request.answer = (await result).answer;
+    // What was granted before they came is given back between them.
+    const first = requests.find(({ answer, isGivenBack }) => isHeld(answer) && !isGivenBack);
+    if (index <= HELD_BEFORE || index % 3 !== 0 || first === undefined) continue;
+    first.isGivenBack = true;
+    const given = world.giveBack((first.answer as { secret: string }).secret);
     if (!together) await given;
   }
-  const asked = await Promise.all(results);
+  for (const request of requests) await request.result;
   await world.settled();
-  const outcomes = asked.map(({ answer }) =>
-    answer === undefined ? "waits" : answer instanceof Error ? answer.kind : "has it",
-  );
-  world.pawl.close();
-  return outcomes;
+  for (const request of requests) request.answer = (await request.result).answer;
+  return requests;
 }
 
-const HELD_BEFORE = 4;
+function isHeld(answer: Answer): answer is { secret: string } {
+  return answer !== undefined && !(answer instanceof Error);
+}
+
+/** What came of each request. */
+async function outcomesOf(all: readonly Asked[], together: boolean, turnMs: () => number): Promise<string[]> {
+  const world = new World(FAMILY, turnMs);
+  const requests = await requested(world, all, together);
+  world.pawl.close();
+  return requests.map(({ answer }) =>
+    answer === undefined ? "waits" : answer instanceof Error ? answer.kind : "has it",
+  );
+}
 
 test("waits that begin in one turn are refused as those that begin in turns of their own", async () => {
   let refused = 0;
   await fc.assert(
     fc.asyncProperty(fc.array(asked, { minLength: 4, maxLength: 24 }), async (all) => {
-      const apart = await outcomesOf(all, false);
-      expect(await outcomesOf(all, true)).toEqual(apart);
+      const apart = await outcomesOf(all, false, () => ALL_TIME);
+      expect(await outcomesOf(all, true, () => ALL_TIME)).toEqual(apart);
       if (apart.includes("would_deadlock")) refused += 1;
     }),
     { numRuns: sized(3000, 30) },
   );
   expect(refused).toBeGreaterThan(0);
+}, 600_000);
+
+test("waits are refused in turns that have no time as in those that have", async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(asked, { minLength: 4, maxLength: 24 }), async (all) => {
+      expect(await outcomesOf(all, false, () => NO_TIME)).toEqual(
+        await outcomesOf(all, false, () => ALL_TIME),
+      );
+    }),
+    { numRuns: sized(3000, 12) },
+  );
+}, 600_000);
+
+/** Whose children an actor is, the nearest first. */
+function ancestorsIn(family: Readonly<Record<number, number>>, actor: number): number[] {
+  const parent = family[actor];
+  return parent === undefined ? [] : [parent, ...ancestorsIn(family, parent)];
+}
+
+/** Whoever waits for nothing, and awaits nobody who does, gives all back, until nobody waits. */
+async function endAll(world: World, requests: readonly Request[]): Promise<void> {
+  const held = (actor: number): Request[] =>
+    requests.filter((each) => each.actor === actor && isHeld(each.answer) && !each.isGivenBack);
+  const waits = (actor: number): Request[] =>
+    requests.filter((each) => each.actor === actor && each.answer === undefined);
+  const awaitsOthers = (actor: number): boolean =>
+    actor % 2 === 0 &&
+    requests.some((each) => each.answer === undefined && ancestorsIn(FAMILY, each.actor).includes(actor));
+  for (let isMore = true; isMore; ) {
+    isMore = false;
+    const actors = [...new Set(requests.map(({ actor }) => actor))].filter((actor) => held(actor).length > 0);
+    const free = actors.filter((actor) => waits(actor).length === 0 && !awaitsOthers(actor));
+    // To wait for oneself is no circle, and ends by one's own doing.
+    const own = actors.filter((actor) =>
+      waits(actor).some(
+        ({ thing: of }) =>
+          !isFree(
+            of,
+            held(actor).map((each) => each.thing),
+          ),
+      ),
+    );
+    for (const actor of free.length > 0 ? free : own) {
+      for (const each of held(actor)) {
+        isMore = true;
+        each.isGivenBack = true;
+        await world.giveBack((each.answer as { secret: string }).secret);
+      }
+    }
+    for (const each of requests) each.answer = (await each.result).answer;
+  }
+  expect(
+    requests.filter(({ answer }) => answer === undefined),
+    "they wait for ever",
+  ).toEqual([]);
+}
+
+test("of waits that begin together none is for ever, however little time turns have", async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(asked, { minLength: 4, maxLength: 24 }),
+      fc.infiniteStream(fc.constantFrom(NO_TIME, NO_TIME, NO_TIME, ALL_TIME)),
+      async (all, turns) => {
+        const world = new World(FAMILY, () => turns.next().value as number);
+        await endAll(world, await requested(world, all, true));
+        world.pawl.close();
+      },
+    ),
+    { numRuns: sized(3000, 30) },
+  );
 }, 600_000);

@@ -417,3 +417,21 @@ test("a wait that only reads is answered once its peer has room, also when its t
   expect(answered.slice(2).sort()).toEqual(["held completed", "over ready"]);
   expect(pawl.loop.waiting).toBe(0);
 });
+
+test("no turn follows another for a connection that has closed, several of whose calls waited for the same", async () => {
+  let turns = 0;
+  const beginTurn = {
+    value: () => {
+      turns += 1;
+    },
+  };
+  const pawl = new InProcess({ time: new Clocks(), arrivals: { beginTurn } });
+  await pawl.call("lease.acquire", { name: "a", owner: "a" });
+  const terms = { name: "a", owner: "b", waitMs: HOUR_MS };
+  for (let waits = 0; waits < 3; waits++) void pawl.call("lease.acquire", terms, 2);
+  await vi.waitUntil(() => pawl.loop.waiting === 3);
+  pawl.disconnect(2);
+  const before = turns;
+  for (let more = 0; more < 10; more++) await new Promise((resolve) => setImmediate(resolve));
+  expect(turns - before).toBeLessThanOrEqual(1);
+});

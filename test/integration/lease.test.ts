@@ -12,6 +12,8 @@ import { until } from "../until.js";
 const LATE_MS = 50;
 /** How often a peer that is not read is tried where the kernel does not tell that it has closed. */
 const PROBE_MS = 1000;
+/** So many looks in a row find that a daemon has used no hundredth of a second of the processor, if it rests. */
+const RESTED_LOOKS = 15;
 
 async function acquire(
   client: RawClient,
@@ -434,6 +436,21 @@ test("leases, tokens and what ends with a connection over a restart", async () =
   // Gauges have what is in its own database.
   if (!NAMES_ARE_SHARED) expect((await observer.call("daemon.stats", {})).leases).toEqual({ held: 3 });
   expect(await daemon.end()).toBe(0);
+});
+
+test("the daemon rests once a connection has closed on which several calls waited for one name", async () => {
+  const daemon = await startDaemon();
+  const holder = await daemon.place.connect();
+  await acquire(holder, "held", { ttlMs: 3_600_000 });
+  const waiter = await daemon.place.connect();
+  for (let waits = 0; waits < 3; waits += 1) await startWaiting(waiter, "held");
+  await waiter.destroy();
+  let [used, restedLooks] = [0, 0];
+  await until(() => {
+    restedLooks = daemon.usedTicks === used ? restedLooks + 1 : 0;
+    used = daemon.usedTicks;
+    return restedLooks === RESTED_LOOKS;
+  });
 });
 
 test("a daemon with --idle-exit stays as long as a lease is held", async () => {

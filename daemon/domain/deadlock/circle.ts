@@ -116,8 +116,14 @@ export interface Step<About> {
 /**
  * The shortest circle of waits through an actor, beginning with it, where all in it are stuck; undefined if there is
  * none. A circle of one is none.
+ *
+ * @param mayBegin whether it may begin with a need of that actor.
  */
-export function circleThrough<About>(needs: Needs<About>, start: string): Step<About>[] | undefined {
+export function circleThrough<About>(
+  needs: Needs<About>,
+  start: string,
+  mayBegin: (need: Need<About>) => boolean = () => true,
+): Step<About>[] | undefined {
   const { stuck, waiting } = findStuck(needs);
   if (!stuck.has(start)) return undefined;
   const cameBy = new Map<string, Step<About>>();
@@ -125,6 +131,7 @@ export function circleThrough<About>(needs: Needs<About>, start: string): Step<A
   const seen = new Set<Need>();
   for (const actor of reached) {
     for (const need of needs.get(actor) ?? []) {
+      if (actor === start && !mayBegin(need)) continue;
       // Its holders were reached by another who has it; only from the start itself there is no step to the start.
       if (seen.has(need) && (actor === start || !need.held.has(start))) continue;
       if (isOver(need, actor, (waiting.get(need) as Waiting).kept)) continue;

@@ -35,6 +35,7 @@ const PARTIES = "parties";
 /** A wait for what others hold, of the noun that knows what it wants. */
 export abstract class WaitForOthers implements Contest {
   readonly actor: string;
+  readonly awaitsChildren: boolean;
   readonly party: Party;
   /** What it wants, as far as that is told. */
   abstract readonly thing: HeldThing;
@@ -43,9 +44,14 @@ export abstract class WaitForOthers implements Contest {
   constructor(
     actor: string,
     { pid }: Caller,
-    { owner, task = null }: { owner: string; task?: string | null },
+    {
+      owner,
+      task = null,
+      awaitsChildren = false,
+    }: { owner: string; task?: string | null; awaitsChildren?: boolean | undefined },
   ) {
     this.actor = actor;
+    this.awaitsChildren = awaitsChildren;
     this.party = { pid, owner, task };
   }
 
@@ -69,8 +75,10 @@ export abstract class WaitForOthers implements Contest {
   }
 
   *isInCircle(env: Env, known: Map<string, unknown>): Operation<boolean> {
-    const needs = yield* needsFrom([this.actor], "order", newSearch(env, known));
-    return tangledWith(needs, this.actor).size > 1;
+    const search = newSearch(env, known);
+    // It may wait for nothing more itself, while children do whom it awaits.
+    search.parties.set(this.actor, this.party);
+    return tangledWith(yield* needsFrom([this.actor], "order", search), this.actor).size > 1;
   }
 }
 
@@ -96,7 +104,9 @@ function* untangle(self: Contender, env: Env, known: Map<string, unknown>): Oper
   // What others hold is a part of what was looked at, if that was all.
   if (tangled.size === 1 && !search.isCut) return stayApart(self, needs, env);
   const holds = newSearch(env, known);
-  const circle = circleThrough(yield* needsFrom([actor], "holds", holds, self), actor);
+  // One that its caller is in by its children's waits is not closed by this wait, and goes on without it.
+  const isOwn = ({ about }: ThingNeed): boolean => about.kind !== "process";
+  const circle = circleThrough(yield* needsFrom([actor], "holds", holds, self), actor, isOwn);
   if (circle !== undefined) return wouldDeadlock(circle, holds);
   wakeThoseBehind(tangled, search);
   return undefined;

@@ -32,7 +32,8 @@ class LeaseWait extends WaitForOthers {
   readonly thing;
 
   constructor(actor: string, names: readonly string[], asked: Asked, env: Env) {
-    super(actor, env.caller, { owner: asked.owner, task: asked.task ?? null });
+    const { owner, task = null, awaitsChildren } = asked;
+    super(actor, env.caller, { owner, task, awaitsChildren });
     this.names = names;
     this.mode = asked.mode;
     this.#slots = asked.slots ?? 1;

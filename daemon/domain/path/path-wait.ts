@@ -36,9 +36,20 @@ export class PathWait extends WaitForOthers {
   constructor(
     actor: string,
     caller: Caller,
-    { root, task, own, ...wants }: Waiting & { root: string; task: string | null; own: number | undefined },
+    {
+      root,
+      task,
+      own,
+      awaitsChildren,
+      ...wants
+    }: Waiting & {
+      root: string;
+      task: string | null;
+      own: number | undefined;
+      awaitsChildren: boolean | undefined;
+    },
   ) {
-    super(actor, caller, { owner: wants.owner, task });
+    super(actor, caller, { owner: wants.owner, task, awaitsChildren });
     this.wants = wants;
     this.thing = { kind: "path", root, pattern: wants.patterns[0]?.text ?? "" } as const;
     this.#root = root;

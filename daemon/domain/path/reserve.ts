@@ -76,7 +76,7 @@ export function* reserve(params: Params, env: Env): Operation<Outcome<Result<"pa
   const obstacle = yield* findObstacle(request, known?.root_id, own, had, work, env);
   if (obstacle instanceof PawlError) return obstacle;
   if (obstacle !== undefined) {
-    if (env.mayWait) return waitBehind(obstacle, request, own, params.task ?? own?.task ?? null, env);
+    if (env.mayWait) return waitBehind(obstacle, request, own, params, env);
     return yield* held(obstacle, request, known?.root_id, work, env);
   }
 
@@ -227,12 +227,14 @@ function waitBehind(
   obstacle: Obstacle,
   request: Request,
   own: HeldRow | undefined,
-  task: string | null,
+  params: Params,
   env: Env,
 ): Wait {
   const { root, owner, mode, patterns } = request;
+  const task = params.task ?? own?.task ?? null;
+  const awaitsChildren = own === undefined ? params.awaitsChildren : own.awaits_children === 1;
   const actor = waiterOf(env.caller, task);
-  const asked = { ...request, task, own: own?.number };
+  const asked = { ...request, task, own: own?.number, awaitsChildren };
   const contest =
     env.contender?.contest ?? (actor === undefined ? undefined : new PathWait(actor, env.caller, asked));
   const key = "key" in obstacle ? obstacle.key : endKey((obstacle.holders[0] as Holder).row);
