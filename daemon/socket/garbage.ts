@@ -14,6 +14,8 @@ const CLOSING_MS = 10;
 const USUAL_BYTES = 96 * 1024 * 1024;
 /** A change of what is in use, or held for connections, that is worth a look at all memory. */
 const WORTH_BYTES = 12 * 1024 * 1024;
+/** So much less that is held is worth one, since it may have been there at the last. */
+const WORTH_HELD_BYTES = 1024 * 1024;
 /** Only while no more than this is held, since the time that the look takes grows with what is in use. */
 const LITTLE_BYTES = 16 * 1024 * 1024;
 /** A look that comes too early, as when a connection is still closing, is followed by others. */
@@ -96,6 +98,8 @@ export class AfterPeak {
   readonly #looks: NodeJS.Timeout;
   /** Bytes in use after the last look at all memory. */
   #left = USUAL_BYTES;
+  /** What was held for connections then: what has left since is garbage, however little more was used meanwhile. */
+  #leftHeld = 0;
   /** How many more looks there are if they bring nothing. */
   #tries = 0;
 
@@ -117,8 +121,11 @@ export class AfterPeak {
     const used = residentBytes();
     if (used === undefined) return;
     this.#left = Math.max(Math.min(this.#left, used), USUAL_BYTES);
-    if (used >= this.#left + WORTH_BYTES) this.#tries = TRIES;
-    if (this.#tries === 0 || this.#heldBytes() > LITTLE_BYTES) return;
+    const held = this.#heldBytes();
+    const hasLeft = used >= USUAL_BYTES + WORTH_BYTES && held + WORTH_HELD_BYTES <= this.#leftHeld;
+    if (used >= this.#left + WORTH_BYTES || hasLeft) this.#tries = TRIES;
+    if (this.#tries === 0 || held > LITTLE_BYTES) return;
+    this.#leftHeld = held;
     collectAll();
     this.#trim?.();
     this.#left = Math.max(residentBytes() ?? used, USUAL_BYTES);
