@@ -16,20 +16,13 @@ export class SharedJson extends RawJson {
   }
 }
 
-/** A line with such JSON in it. */
-export class SharedLine {
-  readonly head: string;
-  readonly body: Buffer;
-  /** With the end of the line. */
-  readonly tail: string;
+/** A text with such JSON in it, which is its only parts that are bytes. */
+export class SharedText {
+  readonly parts: readonly (string | Buffer)[];
+  readonly length: number;
 
-  constructor(head: string, { bytes }: SharedJson, tail: string) {
-    this.head = head;
-    this.body = bytes;
-    this.tail = `${tail}\n`;
-  }
-
-  get length(): number {
-    return Buffer.byteLength(this.head) + this.body.length + this.tail.length;
+  constructor(parts: readonly (string | Buffer)[]) {
+    this.parts = parts;
+    this.length = parts.reduce((sum, part) => sum + Buffer.byteLength(part), 0);
   }
 }

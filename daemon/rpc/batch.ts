@@ -1,6 +1,7 @@
 import type { Response } from "@pawl/protocol/envelope";
 import { type PawlError, refuse } from "@pawl/protocol/errors";
 import { MAX_BATCH_ANSWER_BYTES } from "@pawl/protocol/limits";
+import { SharedText } from "../json/shared-json.js";
 import type { Call } from "../turns/call.js";
 import type { LineUnderWay } from "./peer.js";
 
@@ -9,13 +10,14 @@ export interface BatchOptions {
   count: number;
   /** Takes up a request and adds its call, or refuses it if there is a refusal. `take` is to be told its answer. */
   begin: (batch: Batch, index: number, calls: Call[], refusal: PawlError | undefined) => void;
-  write: (response: Response) => string;
+  /** Undefined if there is nobody to read it. */
+  write: (response: Response) => string | SharedText | undefined;
   /** True if so much is kept that no more of the batch is to be performed. */
   isFull: () => boolean;
   /** Called with how many bytes of answers more, or fewer, are kept. */
-  keep: (bytes: number) => void;
+  keep: (bytes: number, sharing: { isShared: boolean }) => void;
   /** Called with all answers, in the order of the requests, without those of notifications. */
-  finish: (answers: string[]) => void;
+  finish: (answers: (string | SharedText)[]) => void;
 }
 
 /**
@@ -26,7 +28,7 @@ export class Batch implements LineUnderWay {
   readonly #options: Omit<BatchOptions, "begin">;
   /** Undefined once all are taken up: it refers to their line, which is not to be kept while one of them waits. */
   #begin: BatchOptions["begin"] | undefined;
-  readonly #answers: (string | undefined)[];
+  readonly #answers: (string | SharedText | undefined)[];
   #begun = 0;
   #answered = 0;
   #bytes = 0;
@@ -61,18 +63,30 @@ export class Batch implements LineUnderWay {
   /** @param response null for a notification. */
   take(index: number, response: Response | null): void {
     const { count, write, keep, finish } = this.#options;
-    if (response !== null) {
-      const text = write(response);
-      const bytes = memoryOf(text);
+    const text = response === null ? undefined : write(response);
+    if (text !== undefined) {
+      const isShared = text instanceof SharedText;
+      // Shared ones count as others do: so much is still to be sent.
+      const bytes = isShared ? text.length : memoryOf(text);
       this.#answers[index] = text;
       this.#bytes += bytes;
-      keep(bytes);
+      keep(bytes, { isShared });
     }
     this.#answered += 1;
     if (this.#answered < count) return;
-    keep(-this.#bytes);
+    keep(-this.#bytes, { isShared: false });
     finish(this.#answers.filter((answer) => answer !== undefined));
   }
+}
+
+/** The line of all answers to a batch: those that are shared are not made anew for it. */
+export function lineOf(answers: readonly (string | SharedText)[]): string | SharedText {
+  if (!answers.some((answer) => answer instanceof SharedText)) return `[${answers.join(",")}]`;
+  const parts = answers.flatMap((answer, index) => [
+    index === 0 ? "[" : ",",
+    ...(answer instanceof SharedText ? answer.parts : [answer]),
+  ]);
+  return new SharedText([...parts, "]"]);
 }
 
 /** The bytes that a text takes: two for each character, unless all are ASCII. */

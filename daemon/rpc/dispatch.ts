@@ -68,7 +68,7 @@ export class Dispatcher {
    */
   call(name: string, params: unknown, sender: Sender, source: Source, calls: Call[], reply: Reply): void {
     const method = this.#methods.get(name) ?? this.#methods.get(methodOf(name));
-    if (method === undefined) return reply.answer(this.#noSuchMethod(name, sender));
+    if (method === undefined) return reply.answer(sender.closed ? null : this.#noSuchMethod(name, sender));
     this.#statistics.request(name);
     // Nobody is there any more to get what it would read.
     if (sender.closed && !method.writes) return reply.answer(null);
@@ -79,6 +79,7 @@ export class Dispatcher {
     try {
       const checked = method.check(params ?? {}, []);
       if (checked instanceof PawlError) return give(checked);
+      if (sender.closed && changesNothing(checked as object)) return reply.answer(null);
       const route = this.#places?.route(name, checked as object);
       if (route instanceof PawlError) return give(route);
       const outcome = route === undefined ? method.performAsync(checked, sender, reply.id) : undefined;
@@ -260,6 +261,11 @@ class KeptText {
   get text(): string {
     return Buffer.from(this.#bytes, "latin1").toString();
   }
+}
+
+/** True if a method that writes is asked only for what it would write. */
+function changesNothing({ verify, dryRun }: { verify?: unknown; dryRun?: unknown }): boolean {
+  return verify === true || dryRun === true;
 }
 
 function textsIn({ raw }: ServedMethod, params: unknown, json: () => string): Texts {

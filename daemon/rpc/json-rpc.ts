@@ -12,7 +12,7 @@ import {
   createJSONRPCSuccessResponse,
 } from "json-rpc-2.0";
 import type { RawJson } from "../json/raw-json.js";
-import { type SharedJson, SharedLine } from "../json/shared-json.js";
+import { type SharedJson, SharedText } from "../json/shared-json.js";
 
 export function success(id: Id, result: unknown): Success {
   return createJSONRPCSuccessResponse(id, result) as Success;
@@ -23,9 +23,9 @@ export function successText(id: Id, { text }: RawJson): string {
   return `${successHead(id)}${text}}`;
 }
 
-/** The same as a line, of a result that many share. */
-export function sharedLine(id: Id, result: SharedJson): SharedLine {
-  return new SharedLine(successHead(id), result, "}");
+/** The same of a result that many share. */
+export function sharedText(id: Id, { bytes }: SharedJson): SharedText {
+  return new SharedText([successHead(id), bytes, "}"]);
 }
 
 function successHead(id: Id): string {

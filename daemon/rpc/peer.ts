@@ -1,6 +1,6 @@
 import type { PawlError } from "@pawl/protocol/errors";
 import type { LongLine } from "../json/base64-insertion.js";
-import type { SharedLine } from "../json/shared-json.js";
+import type { SharedText } from "../json/shared-json.js";
 import type { Call } from "../turns/call.js";
 import type { Sender } from "../turns/handler.js";
 
@@ -16,8 +16,8 @@ export interface Peer extends Sender {
   readonly hasRoom: boolean;
   /** True if more answers of batches may be kept until the last one of each is there. */
   readonly mayKeep: boolean;
-  /** Answers of a batch of so many bytes more, or fewer, wait for its last one. */
-  keep(bytes: number): void;
+  /** Answers of a batch of so many bytes more, or fewer, wait for its last one; shared ones were not made for it. */
+  keep(bytes: number, sharing: { isShared: boolean }): void;
   /** A line holds so many requests; each is in flight until `answered`. */
   received(requests: number): void;
   answered(requests: number): void;
@@ -30,7 +30,7 @@ export interface Peer extends Sender {
   /** A request was answered with so many bytes, by themselves or within a batch; shared ones were not made for it. */
   wrote(bytes: number, sharing: { isShared: boolean }): void;
   /** Queues one line, as a text without its end. */
-  send(line: string | LongLine | SharedLine): void;
+  send(line: string | LongLine | SharedText): void;
   /** Queues lines that other peers are sent, too. */
   sendShared(lines: SharedLines): void;
 }

@@ -19,12 +19,12 @@ import {
 import { base64Length, encodeLine, type LongLine } from "../json/base64-insertion.js";
 import { nestsDeeper, partsOf } from "../json/nesting.js";
 import { encode, RawJson } from "../json/raw-json.js";
-import { SharedJson, SharedLine } from "../json/shared-json.js";
+import { SharedJson, SharedText } from "../json/shared-json.js";
 import { JsonSyntax } from "../json/syntax.js";
 import type { Call } from "../turns/call.js";
-import { Batch, type BatchOptions } from "./batch.js";
+import { Batch, type BatchOptions, lineOf } from "./batch.js";
 import type { Dispatcher, Reply, Source } from "./dispatch.js";
-import { failure, sharedLine, success, successText } from "./json-rpc.js";
+import { failure, sharedText, success, successText } from "./json-rpc.js";
 import { withoutKept, withoutParams } from "./kept-params.js";
 import type { OwnRequests } from "./own-requests.js";
 import type { LineUnderWay, Peer } from "./peer.js";
@@ -131,11 +131,11 @@ export class Rpc {
     return new Batch({
       count,
       begin: this.#beginningOf(messages, text, peer),
-      write: (response) => this.#write(response, peer),
+      write: (response) => (peer.closed ? undefined : this.#write(response, peer)),
       isFull: () => !peer.mayKeep,
-      keep: (bytes) => peer.keep(bytes),
+      keep: (bytes, sharing) => peer.keep(bytes, sharing),
       finish: (answers) => {
-        if (answers.length > 0) peer.send(`[${answers.join(",")}]`);
+        if (answers.length > 0) peer.send(lineOf(answers));
         peer.answered(count);
       },
     });
@@ -184,6 +184,8 @@ export class Rpc {
   #check(message: unknown, origin: Origin): Request | Response | null {
     const { peer } = origin;
     if (this.#ownRequests.isResponse(message, peer)) return this.#takeResponse(message, origin);
+    // Nobody is there any more to be told what is wrong with it.
+    if (peer.closed && !namesMethod(message)) return null;
     const request = checkRequest(message);
     if (request instanceof PawlError) {
       const refusal = this.#dispatcher.explain("-", request, peer);
@@ -212,25 +214,28 @@ export class Rpc {
   }
 
   /** Writes an answer that is a line by itself. */
-  writeLine(response: Response, peer: Peer): string | LongLine | SharedLine {
+  writeLine(response: Response, peer: Peer): string | LongLine | SharedText {
     const line = this.#lineOf(response, peer);
-    const isShared = line instanceof SharedLine;
+    const isShared = line instanceof SharedText;
     peer.wrote(typeof line === "string" || isShared ? line.length : line.bytes.length, { isShared });
     return line;
   }
 
-  #lineOf(response: Response, peer: Peer): string | LongLine | SharedLine {
+  #lineOf(response: Response, peer: Peer): string | LongLine | SharedText {
     if ("result" in response && response.result instanceof RawJson) {
       const { id, result } = response;
-      return result instanceof SharedJson ? sharedLine(id, result) : successText(id, result);
+      return result instanceof SharedJson ? sharedText(id, result) : successText(id, result);
     }
     return this.#encoded(encodeLine, response, peer);
   }
 
   /** Writes an answer within a batch. */
-  #write(response: Response, peer: Peer): string {
-    const text = this.#encoded(encode, response, peer);
-    peer.wrote(text.length, { isShared: false });
+  #write(response: Response, peer: Peer): string | SharedText {
+    const isShared = "result" in response && response.result instanceof SharedJson;
+    const text = isShared
+      ? sharedText(response.id, response.result as SharedJson)
+      : this.#encoded(encode, response, peer);
+    peer.wrote(text.length, { isShared });
     return text;
   }
 
@@ -242,6 +247,10 @@ export class Rpc {
       return JSON.stringify(failure(response.id, this.#dispatcher.explain("-", error as Error, peer)));
     }
   }
+}
+
+function namesMethod(message: unknown): boolean {
+  return typeof message === "object" && message !== null && "method" in message;
 }
 
 /** Where the answer to one message goes. */
@@ -284,7 +293,7 @@ class LineReply extends MessageReply {
   give(response: Response | null): void {
     const peer = this.#peer;
     if (this.#line !== undefined) peer.releaseLine(this.#line);
-    if (response !== null) peer.send(this.#rpc.writeLine(response, peer));
+    if (response !== null && !peer.closed) peer.send(this.#rpc.writeLine(response, peer));
     peer.answered(1);
   }
 }

@@ -21,7 +21,7 @@ import {
 } from "@pawl/protocol/limits";
 import type { LongLine } from "../json/base64-insertion.js";
 import { BufferPool } from "../json/buffer-pool.js";
-import type { SharedLine } from "../json/shared-json.js";
+import type { SharedText } from "../json/shared-json.js";
 import { type TopMember, TopMembers } from "../json/top-members.js";
 import { notification } from "../rpc/json-rpc.js";
 import type { Peer, SharedLines } from "../rpc/peer.js";
@@ -304,10 +304,10 @@ export class Connection implements Peer, Reader, Source {
     noteOldValues(characters);
   }
 
-  keep(bytes: number): void {
+  keep(bytes: number, { isShared }: { isShared: boolean }): void {
     if (!this.closed) this.#outgoing.keep(bytes);
     // The row and the value that it was made of are garbage, and too large to be taken for young.
-    if (bytes >= LONG_MESSAGE_BYTES) noteOldBytes(bytes);
+    if (bytes >= LONG_MESSAGE_BYTES && !isShared) noteOldBytes(bytes);
   }
 
   received(requests: number): void {
@@ -330,7 +330,7 @@ export class Connection implements Peer, Reader, Source {
     this.#options.onWrote(this, bytes, sharing);
   }
 
-  send(line: string | LongLine | SharedLine): void {
+  send(line: string | LongLine | SharedText): void {
     if (this.#state !== "closing" && this.#state !== "closed") this.#outgoing.push(line);
   }
 

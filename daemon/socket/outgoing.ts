@@ -1,14 +1,14 @@
 import type { Socket } from "node:net";
 import { MAX_UNSENT_BYTES } from "@pawl/protocol/limits";
 import type { LongLine } from "../json/base64-insertion.js";
-import { SharedLine } from "../json/shared-json.js";
+import { SharedText } from "../json/shared-json.js";
 import { LONG_MESSAGE_BYTES, noteLongMessage, noteOldBytes } from "./garbage.js";
 
 /** Long lines that a peer has not yet read: one goes out while the next is made. */
 const MAX_UNSENT_LONG_LINES = 2;
 
-/** A text is without its end; what is bytes has it, and a buffer has whole lines and no header. */
-type Line = string | Buffer | LongLine | SharedLine;
+/** A text is without its end; other bytes have it, and a buffer has whole lines and no header. */
+type Line = string | Buffer | LongLine | SharedText;
 
 export interface OutgoingEvents {
   /** `mayMakeLong` may be true again. */
@@ -75,7 +75,9 @@ export class Outgoing {
     this.#lines.push(line);
     if (typeof line === "string") {
       this.#bytes += line.length + 1;
-    } else if (Buffer.isBuffer(line) || line instanceof SharedLine) {
+    } else if (line instanceof SharedText) {
+      this.#bytes += line.length + 1;
+    } else if (Buffer.isBuffer(line)) {
       this.#bytes += line.length;
     } else {
       this.#bytes += line.bytes.length;
@@ -138,7 +140,7 @@ export class Outgoing {
         text = "";
       }
       if (Buffer.isBuffer(line)) this.#socket.write(line);
-      else if (line instanceof SharedLine) this.#writeShared(line);
+      else if (line instanceof SharedText) this.#writeShared(line);
       else if (typeof line !== "string") this.#writeLong(line);
     }
     if (text !== "") this.#writeText(text);
@@ -152,25 +154,30 @@ export class Outgoing {
         text += `${headerOf(Buffer.byteLength(line))}${line}`;
         if (text.length < MAX_UNSENT_BYTES) continue;
       } else {
-        text += headerOf(line instanceof SharedLine ? line.length : line.bytes.length);
+        text += headerOf(line instanceof SharedText ? line.length + 1 : line.bytes.length);
       }
       this.#writeText(text);
       text = "";
       // Its line end is white space to a reader of JSON.
-      if (line instanceof SharedLine) this.#writeShared(line);
+      if (line instanceof SharedText) this.#writeShared(line);
       else if (typeof line !== "string") this.#writeLong(line);
     }
     if (text !== "") this.#writeText(text);
   }
 
-  #writeShared({ head, body, tail }: SharedLine): void {
-    this.#sharedBytes += body.length;
+  #writeShared({ parts }: SharedText): void {
     this.#socket.cork();
-    this.#socket.write(head);
-    this.#socket.write(body, () => {
-      this.#sharedBytesSent += body.length;
-    });
-    this.#socket.write(tail);
+    for (const part of parts) {
+      if (typeof part === "string") {
+        this.#socket.write(part);
+        continue;
+      }
+      this.#sharedBytes += part.length;
+      this.#socket.write(part, () => {
+        this.#sharedBytesSent += part.length;
+      });
+    }
+    this.#socket.write("\n");
     this.#socket.uncork();
   }
 

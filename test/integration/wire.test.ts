@@ -27,6 +27,18 @@ function pingOfLength(bytes: number): string {
 
 const PING = '{"jsonrpc":"2.0","id":"ping","method":"daemon.ping"}';
 
+/** The messages that have come with headers, and what is behind the last. */
+function bodies(text: string): string[] {
+  const found: string[] = [];
+  let rest = Buffer.from(text);
+  for (let end = rest.indexOf("\r\n\r\n"); end !== -1; end = rest.indexOf("\r\n\r\n")) {
+    const length = Number(/^Content-Length: (\d+)$/.exec(rest.toString("latin1", 0, end))?.[1]);
+    found.push(rest.toString("utf8", end + 4, end + 4 + length));
+    rest = rest.subarray(end + 4 + length);
+  }
+  return [...found, rest.toString()];
+}
+
 /** The number that is next: shows whether a request took effect. */
 async function peek(type: string): Promise<number> {
   const client = await connect();
@@ -522,6 +534,26 @@ describe("batches", () => {
     const nulls = answers.filter(({ id }) => id === null);
     expectRefusedReply(nulls.find(({ error }) => error) as RawReply, null, "invalid_request");
     expect(nulls.find(({ result }) => result)?.result).toEqual({ type: "MIXED", seq: 3, id: "MIXED-003" });
+  });
+
+  test.each(["lines", "headers"])("answers that many share are whole in a batch, in %s", async (framing) => {
+    const client = await connect();
+    let text = "";
+    client.socket.on("data", (chunk) => {
+      text += chunk;
+    });
+    const shares = `[${request("a", "rpc.discover")},${request("b", "daemon.ping")},${request("c", "rpc.discover")}]`;
+    const head = (message: string): string => `Content-Length: ${Buffer.byteLength(message)}\r\n\r\n`;
+    const requests = [shares, PING].map((line) => (framing === "lines" ? `${line}\n` : head(line) + line));
+    client.socket.end(requests.join(""));
+    await client.closed;
+    const [answers, pong, rest] = framing === "lines" ? text.split("\n") : bodies(text);
+    const [first, second, third] = JSON.parse(answers as string) as RawReply[];
+    expect([first?.id, second?.id, third?.id]).toEqual(["a", "b", "c"]);
+    expect(first?.result).toMatchObject({ openrpc: expect.any(String) });
+    expect(third?.result).toEqual(first?.result);
+    expect(JSON.parse(pong as string)).toMatchObject({ id: "ping" });
+    expect(rest).toBe("");
   });
 
   test(`${MAX_BATCH_CALLS} requests are taken, one more is refused as a whole`, async () => {
