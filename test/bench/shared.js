@@ -316,11 +316,14 @@ async function cycles(daemons, { connections, queues, operations }, scale) {
 }
 
 /**
+ * The warm-up is the same at any scale, and for all systems: before its code is compiled a daemon takes three times the
+ * processor for a cycle.
+ *
  * @param {number} operations
  * @param {number} scale
  */
 function counts(operations, scale) {
-  return { warmUp: Math.ceil(operations * WARM_UP_SHARE * scale), operations: Math.ceil(operations * scale) };
+  return { warmUp: Math.ceil(operations * WARM_UP_SHARE), operations: Math.ceil(operations * scale) };
 }
 
 /**
