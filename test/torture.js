@@ -21,6 +21,7 @@ const WHOLE_MINUTES = {
   "board-compact": 4,
   "board-compact-mutants": 8,
   "board-work": 5,
+  command: 6,
   "command-crash": 10,
   "events-model": 5,
   faults: 60,

@@ -28,7 +28,7 @@ test("a follower that was left blocked is let go", async () => {
   const { batch: first } = await before.call("queue.enqueue", { queue: "q", payloads: [1] });
   const one = { queue: "q", sourceKey: "s", key: "k" };
   await before.call("queue.enqueue", { ...one, payloads: [2], after: [first.batchId] });
-  const rerun = { ...one, payloads: [3], onExisting: "rerun" } as const;
+  const rerun = { ...one, payloads: [3], onExisting: "rerun" as const };
   const { batch: follower } = await before.call("queue.enqueue", rerun);
   expect(follower.state).toBe("blocked");
   before.close();

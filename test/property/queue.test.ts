@@ -22,6 +22,7 @@ import {
   QUEUES,
   START,
 } from "./queue-model.js";
+import { report } from "./report.js";
 
 /** How many times as many runs as in the tests: those with something wrong in the rules ask for some by this. */
 const FACTOR = Number(process.env.PAWL_TEST_RUNS ?? sized(20, 1));
@@ -896,12 +897,8 @@ async function draw(
     }),
     {
       numRuns: runs * FACTOR,
-      // The operations are functions, whose texts say nothing: the calls that were made are with the error.
-      asyncReporter: async ({ failed, numRuns, seed, counterexamplePath, errorInstance }) => {
-        if (!failed) return;
-        const again = `{ seed: ${seed}, path: "${counterexamplePath}" }`;
-        throw new Error(`Property failed after ${numRuns} tests, ${again}: ${errorInstance}`);
-      },
+      // The calls that were made are with the error.
+      asyncReporter: report,
     },
   );
 }
