@@ -70,8 +70,8 @@ export class Dispatcher {
     const method = this.#methods.get(name) ?? this.#methods.get(methodOf(name));
     if (method === undefined) return reply.answer(sender.closed ? null : this.#noSuchMethod(name, sender));
     this.#statistics.request(name);
-    // Nobody is there any more to get what it would read.
-    if (sender.closed && !method.writes) return reply.answer(null);
+    // Nobody is there any more to get what it would read, or to have what it would wait for.
+    if (sender.closed && (!method.writes || isInVain(method, params))) return reply.answer(null);
     const give = (outcome: unknown): void =>
       reply.answer(outcome instanceof Error ? this.explain(name, outcome, sender) : outcome);
     if (method.writes && (this.#readOnly || sender.readOnly)) return give(readOnly(name, this.#readOnly));
@@ -79,7 +79,6 @@ export class Dispatcher {
     try {
       const checked = method.check(params ?? {}, []);
       if (checked instanceof PawlError) return give(checked);
-      if (sender.closed && changesNothing(checked as object)) return reply.answer(null);
       const route = this.#places?.route(name, checked as object);
       if (route instanceof PawlError) return give(route);
       const outcome = route === undefined ? method.performAsync(checked, sender, reply.id) : undefined;
@@ -263,9 +262,13 @@ class KeptText {
   }
 }
 
-/** True if a method that writes is asked only for what it would write. */
-function changesNothing({ verify, dryRun }: { verify?: unknown; dryRun?: unknown }): boolean {
-  return verify === true || dryRun === true;
+/**
+ * True of a call that would write nothing once its connection has closed: it asks what would be written, or waits to be
+ * granted something, which ends with the connection (spec: wire.md, Waiting).
+ */
+function isInVain({ grants }: ServedMethod, params: unknown): boolean {
+  const { verify, dryRun, waitMs } = (params ?? {}) as Record<string, unknown>;
+  return verify === true || dryRun === true || (typeof waitMs === "number" && waitMs > 0 && grants());
 }
 
 function textsIn({ raw }: ServedMethod, params: unknown, json: () => string): Texts {

@@ -1,6 +1,7 @@
 import { type Method, NOUNS, type NounName } from "@pawl/protocol";
 import type { Id } from "@pawl/protocol/envelope";
 import type { Texts } from "@pawl/protocol/json-text";
+import type { z } from "zod";
 import { commandHandlers } from "../domain/command/command.js";
 import { daemonHandlers, type OwnReport } from "../domain/daemon.js";
 import { deploymentHandlers, type Serving } from "../domain/deployment/deployment.js";
@@ -29,6 +30,8 @@ export interface ServedMethod extends Callable {
   readonly name: string;
   readonly writes: boolean;
   readonly composed: boolean | undefined;
+  /** True if it grants something: all that do take `releaseOn` (spec: wire.md, Ownership). */
+  grants(): boolean;
   /** Performs it in a turn. */
   perform(params: unknown, env: Env, texts: Texts, piece?: UploadedPiece): Operation<Outcome<unknown>>;
   /** Performs it outside the turns; undefined for what a turn performs. */
@@ -88,6 +91,7 @@ export function servedMethods({
         composed,
         transactable,
         raw,
+        grants: () => "releaseOn" in (method.params as z.ZodObject).shape,
         check: (params, path) => check(method, params, path),
         perform: performed[verb] as ServedMethod["perform"],
         performAsync: performAsync ?? (() => undefined),

@@ -242,6 +242,27 @@ test("long answers that nobody reads are not made", async () => {
   expect(await daemon.end()).toBe(0);
 });
 
+test("nothing is granted any more to who would have waited for it and is gone; what it enqueued is", async () => {
+  const daemon = await startDaemon();
+  const watcher = await daemon.place.connect();
+  const socket = await deaf(daemon);
+  await watcher.call("daemon.ping", {});
+  const request = (method: string, params: object) =>
+    `${JSON.stringify({ jsonrpc: "2.0", id: 1, method, params })}\n`;
+  // More than a turn takes up of one connection.
+  const leases = Array.from({ length: 300 }, (_, index) =>
+    request("lease.acquire", { name: `l-${index}`, owner: "gone", ttlMs: 600_000, waitMs: 600_000 }),
+  );
+  const enqueued = request("queue.enqueue", { queue: "q", payloads: [1], waitMs: 600_000 });
+  daemon.child.kill("SIGSTOP");
+  await writeAll(socket, [...leases, enqueued].join(""));
+  socket.destroy();
+  await once(socket, "close");
+  daemon.child.kill("SIGCONT");
+  await expect.poll(async () => (await watcher.call("queue.stats", { queue: "q" })).queues[0]?.ready).toBe(1);
+  expect((await watcher.call("lease.list", { limit: 1000 })).leases.length).toBeLessThan(leases.length);
+});
+
 test("clients that refuse to end their line are held to its limit", async () => {
   const daemon = await startDaemon();
   const watcher = await daemon.place.connect();
