@@ -459,9 +459,10 @@ export class Attempt {
 
   /** Performs the calls whose conditions the last operation made true; theirs may make others true. */
   #serveWoken(): void {
-    this.#inVain.clear();
-    this.#letFirst.clear();
-    this.#behindOthers.clear();
+    // To clear one that is empty makes a new table all the same, and mostly nobody was tried.
+    if (this.#inVain.size > 0) this.#inVain.clear();
+    if (this.#letFirst.size > 0) this.#letFirst.clear();
+    if (this.#behindOthers.size > 0) this.#behindOthers.clear();
     this.#hasOvertaken = false;
     this.#serveAllWoken();
   }
