@@ -13,7 +13,7 @@ const TIME_LIMIT_MS = 3_600_000;
 const FILES = [
   "test/domain",
   "test/integration",
-  ...["lease", "path", "queue", "board-work"].map((name) => `test/property/${name}.test.ts`),
+  ...["lease", "path", "queue", "command", "board-work"].map((name) => `test/property/${name}.test.ts`),
 ];
 
 test.skipIf(!HAS_POSTGRESQL || !TORTURE)(
