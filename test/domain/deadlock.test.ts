@@ -11,8 +11,8 @@ import { sized } from "../long-form.js";
 
 const ROOT = "/tree";
 const WAIT_MS = 3_600_000;
-/** No request of a test has so much to be done, however little of that a turn does. */
-const MAX_TURNS = 300;
+/** No requests of a test have so much to be done together, however little of that a turn does. */
+const MAX_TURNS = 3000;
 
 type Thing = { name: string; slots?: number; mode?: "exclusive" | "shared" } | { names: string[] } | Paths;
 interface Paths {
