@@ -2,13 +2,16 @@
 import { spawnSync } from "node:child_process";
 import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import Database from "better-sqlite3";
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test } from "vitest";
 import { type DaemonProcess, NAMES_ARE_SHARED, Place, privateDirectory, startDaemon } from "../daemon.js";
 import type { RawClient, RawError } from "../raw-client.js";
 import { mayBeOther, OTHER_UID, pawlAsOther, startPawl } from "./cli-program.js";
 
 const MEGABYTE = 1_000_000;
+/** Between two reports of how far a backup is. */
+const PROGRESS_EVERY_MS = 100;
 
 /** A daemon on a database that also holds a large table of somebody else, so that a copy takes its time. */
 async function largeDaemon(megabytes: number, args: string[] = []): Promise<DaemonProcess> {
@@ -89,8 +92,14 @@ test("its caller is told how far it is", async () => {
   const daemon = await largeDaemon(80);
   const client = await daemon.place.connect();
   const backup = client.call("daemon.backup", { path: join(daemon.place.directory, "copy.db") });
+  const first = await progressOf(client);
+  // However fast it copies, it takes longer than from one report to the next.
+  daemon.child.kill("SIGSTOP");
+  onTestFinished(() => void daemon.child.kill("SIGCONT"));
+  await pause(2 * PROGRESS_EVERY_MS);
+  daemon.child.kill("SIGCONT");
   const { pages } = await backup;
-  const reports = client.lines.map((line) => JSON.parse(line).params as Progress);
+  const reports = [first, ...client.lines.map((line) => JSON.parse(line).params as Progress)];
   expect(reports.length).toBeGreaterThan(1);
   for (const [index, report] of reports.entries()) {
     expect(report.totalPages).toBe(pages);
