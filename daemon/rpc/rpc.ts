@@ -231,11 +231,11 @@ export class Rpc {
 
   /** Writes an answer within a batch. */
   #write(response: Response, peer: Peer): string | SharedText {
-    const isShared = "result" in response && response.result instanceof SharedJson;
-    const text = isShared
-      ? sharedText(response.id, response.result as SharedJson)
-      : this.#encoded(encode, response, peer);
-    peer.wrote(text.length, { isShared });
+    const text =
+      "result" in response && response.result instanceof SharedJson
+        ? sharedText(response.id, response.result)
+        : this.#encoded(encode, response, peer);
+    peer.wrote(text.length, { isShared: text instanceof SharedText });
     return text;
   }
 

@@ -73,9 +73,7 @@ export class Outgoing {
   push(line: Line): void {
     if (this.#lines.length === 0) process.nextTick(flush, this);
     this.#lines.push(line);
-    if (typeof line === "string") {
-      this.#bytes += line.length + 1;
-    } else if (line instanceof SharedText) {
+    if (typeof line === "string" || line instanceof SharedText) {
       this.#bytes += line.length + 1;
     } else if (Buffer.isBuffer(line)) {
       this.#bytes += line.length;

@@ -7,7 +7,7 @@ import { AsynchronousInProcess } from "../asynchronous.js";
 import { Clocks, START } from "../clocks.js";
 import { InProcess } from "../in-process.js";
 import { sized } from "../long-form.js";
-import { report } from "./report.js";
+import { pickFrom, report } from "./histories.js";
 
 const CONNECTIONS = [1, 2, 3];
 /** Of one that nothing ends. */
@@ -34,8 +34,6 @@ interface Delivery {
 
 interface ModelCommand {
   readonly commandId: string;
-  /** The order in which they were created. */
-  readonly number: number;
   readonly params: New;
   state: CommandState;
   attempt: number;
@@ -299,11 +297,6 @@ const deployment = fc.constantFrom("a" as const, "a" as const, "b" as const);
 const connection = fc.constantFrom(...CONNECTIONS);
 const optional = <T>(...values: T[]) => fc.constantFrom<T | undefined>(undefined, ...values);
 
-function pickFrom<T>(items: readonly T[], index: number): T | undefined {
-  // The last ones are where things happen.
-  return items.at(-1 - (index % Math.max(1, Math.min(items.length, 8))));
-}
-
 /** Without the members that are undefined. */
 function given<T extends object>(members: T): T {
   return Object.fromEntries(Object.entries(members).filter(([, value]) => value !== undefined)) as T;
@@ -356,7 +349,6 @@ const create = fc
         const isGone = model.receiverOf(params.deployment, incarnation)?.isOver === true;
         const command: ModelCommand = {
           commandId,
-          number: model.commands.length,
           params,
           state: "PENDING",
           attempt: 1,

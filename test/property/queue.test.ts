@@ -7,6 +7,7 @@ import type { TimeSource } from "../../daemon/dist/clock.js";
 import { AsynchronousInProcess } from "../asynchronous.js";
 import { InProcess } from "../in-process.js";
 import { sized } from "../long-form.js";
+import { pickFrom, report } from "./histories.js";
 import {
   type Batch,
   type Enqueued,
@@ -22,7 +23,6 @@ import {
   QUEUES,
   START,
 } from "./queue-model.js";
-import { report } from "./report.js";
 
 /** How many times as many runs as in the tests: those with something wrong in the rules ask for some by this. */
 const FACTOR = Number(process.env.PAWL_TEST_RUNS ?? sized(20, 1));
@@ -188,11 +188,6 @@ interface Profile {
 
 const queue = fc.constantFrom(...QUEUES);
 const pick = fc.nat({ max: 1000 });
-
-function pickFrom<T>(items: readonly T[], index: number): T | undefined {
-  // The last ones are where things happen.
-  return items.at(-1 - (index % Math.max(1, Math.min(items.length, 8))));
-}
 
 /** The members that a batch may have beside its queue and its payloads. */
 const MEMBERS = {
