@@ -176,6 +176,24 @@ export class PostgreSql {
     await this.#ended;
   }
 
+  /** Stops the server and all its sessions, as a machine that hangs does, until `goOn`. */
+  stall(): void {
+    this.#signalAll("SIGSTOP");
+  }
+
+  /** Has a stalled server go on. */
+  goOn(): void {
+    this.#signalAll("SIGCONT");
+  }
+
+  #signalAll(signal: NodeJS.Signals): void {
+    const pid = this.#server?.pid as number;
+    const children = spawnSync("pgrep", ["-P", `${pid}`], { encoding: "utf8" })
+      .stdout.trim()
+      .split("\n");
+    for (const each of [pid, ...children.map(Number)]) process.kill(each, signal);
+  }
+
   /** Runs a script; `\echo` marks places in what it prints, errors among it. It stops at an error if told so. */
   psql(script: string, ...options: string[]): { status: number | null; output: string } {
     const psql = [

@@ -73,6 +73,10 @@ import type { ScopedCall, SharedTurn, TurnSetting } from "./turn.js";
 /** A database that was lost is asked for again after so long, then twice as long, up to the most. */
 const FIRST_RETRY_MS = 50;
 const MAX_RETRY_MS = 5000;
+/** A start waits no longer for a database that says nothing: local names are served then. */
+const STARTING_MS = 2000;
+/** A connection is given up that is not there after so long: a server that has stopped says nothing. */
+const CONNECTING_MS = 10_000;
 /** All that waits is looked at so often, in case a notification was lost. */
 const LOOK_MS = 30_000;
 /** What a closed connection held is released again so much later where that failed. */
@@ -235,13 +239,22 @@ export class Place implements LinesPlace {
 
   /** Connects. Where the database is away that goes on in the background; throws where it is not fit (`PawlError`). */
   async start(): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<"late">((resolve) => {
+      timer = setTimeout(() => resolve("late"), STARTING_MS);
+    });
+    const connecting = this.#connect();
     try {
-      await this.#connect();
+      if ((await Promise.race([connecting, late])) === "late") {
+        this.#options.log.warn(AWAY_AT_START);
+        connecting.catch((error) => this.#connectAgain(error));
+      }
     } catch (error) {
       if (classifyShared(error) !== "lost") throw error;
-      this.#options.log.warn({ err: error }, "the database of shared names is away; local names are served");
+      this.#options.log.warn({ err: error }, AWAY_AT_START);
       this.#connectLater();
     }
+    clearTimeout(timer);
     if (this.#life !== undefined) await this.#others.inherit(this.#life);
     this.#look = setInterval(() => {
       this.#granted.dropLapsed();
@@ -727,6 +740,7 @@ export class Place implements LinesPlace {
 
   async #connect(): Promise<void> {
     const listener = await Session.open(this.#options.url, { application: LISTENING });
+    const late = setTimeout(() => listener.destroy(), CONNECTING_MS);
     try {
       await useTables(listener);
       const setting = await this.#settingFrom(listener);
@@ -742,6 +756,8 @@ export class Place implements LinesPlace {
     } catch (error) {
       listener.destroy();
       throw error;
+    } finally {
+      clearTimeout(late);
     }
   }
 
@@ -851,12 +867,14 @@ export class Place implements LinesPlace {
     this.#retryMs = Math.min(2 * delayMs, MAX_RETRY_MS);
     setTimeout(() => {
       if (this.#stopped !== undefined) return;
-      this.#connect().catch((error) => {
-        if (classifyShared(error) !== "lost")
-          this.#options.log.error({ err: error, place: this.shown }, REFUSES_US);
-        this.#connectLater();
-      });
+      this.#connect().catch((error) => this.#connectAgain(error));
     }, delayMs).unref();
+  }
+
+  #connectAgain(error: unknown): void {
+    if (classifyShared(error) !== "lost")
+      this.#options.log.error({ err: error, place: this.shown }, REFUSES_US);
+    this.#connectLater();
   }
 
   heardSince(sentAt: number): void {
@@ -929,6 +947,7 @@ const NOT_YET = refuse(
   { reason: "shared_unavailable" },
 );
 
+const AWAY_AT_START = "the database of shared names is away; local names are served";
 const REFUSES_US = "the database of shared names refuses us";
 
 /** Numbers begin anew in tables that were made anew, so nobody goes on there without knowing. */

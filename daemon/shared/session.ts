@@ -26,6 +26,8 @@ const OLDEST_SERVER_VERSION = 140_000;
 const CONNECT_TIMEOUT_MS = 10_000;
 /** The kernel asks a silent peer after so long whether it is still there. */
 const KEEP_ALIVE_AFTER_MS = 5_000;
+/** A server that has stopped does not close its side of a session: the session is given up after so long. */
+const CLOSING_MS = 500;
 const DEFAULT_SCHEMA = "pawl";
 
 /**
@@ -133,13 +135,17 @@ export class Session {
    */
   static async open(url: string, options: SessionOptions = {}): Promise<Session> {
     const session = new Session(url, options);
+    let late: NodeJS.Timeout | undefined;
     try {
       await session.#client.connect();
+      late = setTimeout(() => session.destroy(), CONNECT_TIMEOUT_MS);
       await session.#check();
     } catch (error) {
       const explained = session.#notOpened(error);
       await session.close();
       throw explained;
+    } finally {
+      clearTimeout(late);
     }
     return session;
   }
@@ -384,7 +390,9 @@ export class Session {
   /** Ends the session; what is open is undone. */
   async close(): Promise<void> {
     this.#sendGathered();
+    const late = setTimeout(() => this.#stream.destroy(), CLOSING_MS);
     await this.#client.end().catch(() => {});
+    clearTimeout(late);
     this.#end(new Error("the session was closed"));
   }
 

@@ -571,6 +571,33 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
     expect(expectRefusal(await reading, "unavailable").data.reason).toBe("stopping");
   });
 
+  test("a daemon ends beside a server that has stopped, and does not wait for it", async () => {
+    const schema = await newSchema();
+    const place = new Place();
+    const daemon = await place.start(shared(schema));
+    const client = await place.connect();
+    await client.call("queue.enqueue", { queue: "s/stop", payloads: [1] });
+    postgres().stall();
+    onTestFinished(() => postgres().goOn());
+    expect(await daemon.end()).toBe(0);
+  });
+
+  test("a daemon starts beside a server that has stopped: local names are served, shared ones once it goes on", async () => {
+    const schema = await newSchema();
+    const place = new Place();
+    postgres().stall();
+    onTestFinished(() => postgres().goOn());
+    const daemon = await place.start(shared(schema));
+    const client = await place.connect();
+    expect((await client.call("sequence.next", { type: "FR" })).seq).toBe(1);
+    await expect(client.call("queue.enqueue", { queue: "s/away", payloads: [1] })).rejects.toMatchObject(
+      AWAY,
+    );
+    postgres().goOn();
+    await daemon.logged(isThere);
+    expect((await client.call("queue.enqueue", { queue: "s/away", payloads: [1] })).created).toBe(true);
+  });
+
   test("the server crashes: local names go on, and what waited is served once it is there again", async () => {
     const schema = await newSchema();
     const place = new Place();
