@@ -21,6 +21,7 @@ const FAILURES: readonly (readonly [code: string, failure: SharedFailure])[] = [
   ["57P", "lost"],
   ["25006", "lost"],
   ["25P03", "lost"],
+  ["25P04", "lost"],
   // Serialization, deadlock, lock not available, cancelled.
   ["40", "retry"],
   ["55P03", "retry"],

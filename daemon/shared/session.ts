@@ -44,6 +44,7 @@ const SETTINGS = {
   enable_mergejoin: "off",
   // Of the role, perhaps; the daemon bounds by itself how long it waits for a lock, or for an answer.
   statement_timeout: "0",
+  lock_timeout: "0",
   default_transaction_isolation: "read committed",
   tcp_keepalives_idle: "5",
   tcp_keepalives_interval: "2",

@@ -282,7 +282,7 @@ describe.skipIf(!HAS_POSTGRESQL)("a session with PostgreSQL", () => {
   });
 
   test("a session may have nothing to do, or wait, for longer than its role may", async () => {
-    const limits = ["idle_session_timeout", "statement_timeout"];
+    const limits = ["idle_session_timeout", "statement_timeout", "lock_timeout"];
     for (const limit of limits) postgres().psql(`ALTER ROLE pawl SET ${limit} = '5s'`);
     onTestFinished(() => void postgres().psql("ALTER ROLE pawl RESET ALL"));
     const session = await open(freshUrl());
