@@ -309,6 +309,7 @@ class RunningStorm {
     const faults: Record<string, () => Promise<void>> = {
       "server crashes": () => this.#serverEnds("SIGQUIT"),
       "server killed": () => this.#serverEnds("SIGKILL"),
+      "server stopped": () => this.#serverHangs(),
       "session of the server killed": async () => {
         const session = await Session.open(this.#server.url(this.#schema));
         const pids = await session.query<{ pid: number }>(
@@ -338,6 +339,14 @@ class RunningStorm {
     await this.#server.end(signal);
     await sleep(this.#random.next() * this.#random.of([100, 3000]));
     await this.#server.runAgain();
+    this.#serverIsDown = false;
+  }
+
+  async #serverHangs(): Promise<void> {
+    this.#serverIsDown = true;
+    this.#server.stall();
+    await sleep(this.#random.next() * this.#random.of([500, this.#longestMs]));
+    this.#server.goOn();
     this.#serverIsDown = false;
   }
 
