@@ -16,8 +16,11 @@ import { Session } from "./session.js";
 /** The time between two looks whether the database answers, and whether other daemons have gone. */
 const MAX_PULSE_MS = 1000;
 const MIN_PULSE_MS = 50;
-/** The end of another daemon is waited for so long at once. */
-const WATCH_MS = 5000;
+/**
+ * The end of another daemon is waited for so long at once. Meanwhile the server keeps all that was changed as it was:
+ * whoever looks for the row of a queue goes over what it was after each turn since the wait began.
+ */
+const WATCH_MS = 250;
 /** That is tried again so much later where it failed. */
 const WATCH_AGAIN_MS = 5000;
 /** A daemon that starts waits so long for what becomes of those that have gone. */

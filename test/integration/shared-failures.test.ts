@@ -10,6 +10,8 @@ import { until } from "../until.js";
 
 /** Less than a daemon has to be back before another one that is back takes it for dead. */
 const SOON_MS = 1500;
+/** What the server may have to keep for a wait for the end of another daemon. */
+const MAX_KEPT_MS = 2000;
 const AWAY = { error: { data: { kind: "unavailable", reason: "shared_unavailable" } } };
 
 /** The first line of the log like this that is still to come. */
@@ -195,6 +197,28 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
     expect(noticed).toContain("waited for");
     const { output } = postgres().psql(`SELECT count(*) FROM ${schema}.pawl_shared_turn WHERE daemon = 1000`);
     expect(output.trim()).toBe("0");
+  });
+
+  test("daemons that wait for one another's end do not keep the server from cleaning up", async () => {
+    const schema = await newSchema();
+    const [one, two] = [new Place(), new Place()];
+    await one.start(shared(schema));
+    await two.start(shared(schema));
+    const waiting = `FROM pg_stat_activity WHERE query LIKE '%pawl ${schema} daemon%' AND wait_event = 'advisory'`;
+    const since = (): string => postgres().psql(`SELECT max(query_start) ${waiting}`).output.trim();
+    await until(() => since() !== "");
+    // One that has just begun.
+    const before = since();
+    await until(() => !["", before].includes(since()));
+    const begunAt = performance.now();
+    const pids = `SELECT coalesce(string_agg(pid || ' ' || query_start, ','), '') ${waiting}`;
+    const all = postgres().psql(pids).output.trim().split(",");
+    expect(all).not.toEqual([""]);
+    await until(() => {
+      const now = postgres().psql(pids).output.trim().split(",");
+      return all.every((each) => !now.includes(each));
+    });
+    expect(performance.now() - begunAt).toBeLessThan(MAX_KEPT_MS);
   });
 
   test("a daemon that is back sooner than another does not take that for dead at once", async () => {
