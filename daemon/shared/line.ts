@@ -25,6 +25,8 @@ const MIN_PATIENCE_MS = 20;
 const MAX_PATIENCE_MS = 250;
 /** Of what is usual, the part that the last transaction says. */
 const LAST_PART = 1 / 8;
+/** So many locks are taken for what may yet come. */
+const MAX_SCOPES_TO_COME = 64;
 /** Of a turn that has the whole place. */
 const MAX_ITEMS_OF_ALL = 16;
 /** A turn that was undone for the sake of others is made again so often. */
@@ -115,6 +117,19 @@ export class CallLine {
   take(): readonly Item[] {
     this.#underWay += 1;
     return this.#items.splice(0, this.hasAll ? MAX_ITEMS_OF_ALL : MAX_ITEMS_PER_TURN);
+  }
+
+  /** Offers what comes first, one after the other, as long as that is taken. True if some was. */
+  offer(take: (item: Item) => boolean): boolean {
+    let taken = 0;
+    while (taken < this.#items.length && take(this.#items[taken] as Item)) taken += 1;
+    this.#items.splice(0, taken);
+    return taken > 0;
+  }
+
+  /** A turn that has begun for others performs what it has offered. */
+  joined(): void {
+    this.#underWay += 1;
   }
 
   /** What was taken is done. */
@@ -229,6 +244,9 @@ export class SideBySide {
   readonly #begun = new Set<Begun>();
   /** Why nothing is committed any more. */
   #refusal: Error | undefined;
+  /** True if the last transaction had to wait for locks that other daemons had, and the scopes that it was about. */
+  #hadToWait = false;
+  #lastScopes: ReadonlySet<string> = new Set();
   /** How long transactions take. */
   #usualMs = MIN_PATIENCE_MS / PATIENCE;
 
@@ -407,15 +425,16 @@ export class SideBySide {
     return error;
   }
 
-  #begin(slot: Slot, { hasAll }: Share, items: readonly Item[]): Begun {
+  #begin(slot: Slot, share: Share, items: readonly Item[]): Begun {
     const { setting } = this.#place;
-    const works = hasAll ? [{ scopes: undefined, items }] : worksOf(items);
+    const works: Work[] = share.hasAll ? [{ scopes: undefined, items: [...items] }] : worksOf(items);
+    if (this.#hadToWait && mayBeJoined(share, items)) works.push(...this.#worksToCome(works));
     const isAlone = works.length === 1;
     const turns = works.map(({ scopes }) => new SharedTurn(setting, slot.session, { scopes, isAlone }));
     const { daemon } = slot;
     const { clock } = this.#place;
     const transaction = new Transaction(slot.session, turns, { daemon, tables: setting.tables, clock });
-    const scopes = hasAll ? undefined : items.flatMap(({ scopes: own }) => own);
+    const scopes = share.hasAll ? undefined : works.flatMap(({ scopes: own }) => [...(own ?? [])]);
     const coming = works.map((work) => work.items.flatMap((item) => item.coming ?? []));
     const opened = transaction.begin(setting.lockPrefix, scopes, coming);
     // Whoever performs it learns of a failure, a moment later.
@@ -425,12 +444,57 @@ export class SideBySide {
     return begun;
   }
 
+  /**
+   * Where others have the locks it takes a while to get them. So a transaction takes those, too, of what the last one
+   * was about, whose callers will have asked for more by then.
+   */
+  #worksToCome(works: readonly Work[]): Work[] {
+    const have = new Set(works.flatMap(({ scopes }) => [...(scopes ?? [])]));
+    const others = [...this.#lastScopes].filter((scope) => !have.has(scope));
+    return others.slice(0, MAX_SCOPES_TO_COME).map((scope) => ({ scopes: new Set([scope]), items: [] }));
+  }
+
+  /**
+   * Has a transaction perform what has arrived while it waited for its locks, as far as it has those of that. What
+   * comes later waits for the next one.
+   */
+  async #join({ items, works, turns, transaction }: Begun, share: Share): Promise<void> {
+    if (!mayBeJoined(share, items)) return;
+    this.#hadToWait = transaction.hadToWait;
+    const byScope = new Map<string, number>();
+    for (const [at, { scopes }] of works.entries()) for (const scope of scopes ?? []) byScope.set(scope, at);
+    const coming = new Map<SharedTurn, Coming[]>();
+    const join = (item: Item): boolean => {
+      const at = byScope.get(item.scopes[0] ?? "");
+      const work = at === undefined ? undefined : works[at];
+      if (work === undefined || item.isAlone || !item.scopes.every((scope) => work.scopes?.has(scope)))
+        return false;
+      if (work.items.length >= MAX_ITEMS_PER_TURN || share.items.length >= MAX_ITEMS_PER_TRANSACTION)
+        return false;
+      share.items.push(item);
+      work.items.push(item);
+      const turn = turns[at as number] as SharedTurn;
+      coming.set(turn, [...(coming.get(turn) ?? []), ...(item.coming === undefined ? [] : [item.coming])]);
+      return true;
+    };
+    for (const line of share.lines) line.offer(join);
+    for (const line of this.#waiting) {
+      if (!line.offer(join)) continue;
+      this.#waiting.delete(line);
+      line.joined();
+      share.lines.push(line);
+    }
+    this.#lastScopes = new Set(share.items.flatMap(({ scopes }) => scopes));
+    if (coming.size > 0) await transaction.join(coming);
+  }
+
   async #tryOn(begun: Begun, share: Share): Promise<unknown> {
     const { setting, channel } = this.#place;
     const { slot, items, works, turns, transaction, opened } = begun;
     const { daemon, number } = slot;
     try {
       await opened;
+      await this.#join(begun, share);
       await allSettled(works.map((work, index) => performAll(work.items, turns[index] as SharedTurn)));
       if (this.#refusal !== undefined) throw this.#refusal;
     } catch (error) {
@@ -502,15 +566,15 @@ interface Run {
 /** What some lines have for one transaction. */
 class Share {
   readonly run: Run;
-  readonly lines: readonly CallLine[];
-  readonly items: readonly Item[];
+  readonly lines: CallLine[];
+  readonly items: Item[];
   readonly hasAll: boolean;
   /** The transaction that has begun for all of it; undefined if none has, or if it was undone. */
   begun: Begun | undefined;
   /** What is performed next on the same session. */
   following: Share | undefined;
 
-  constructor(run: Run, lines: readonly CallLine[]) {
+  constructor(run: Run, lines: CallLine[]) {
     this.run = run;
     this.lines = lines;
     this.hasAll = lines.some((line) => line.hasAll);
@@ -541,6 +605,11 @@ interface Begun {
   isCommitting: boolean;
 }
 
+/** True if a transaction may perform more than it has begun for. A part of a share comes before the rest. */
+function mayBeJoined(share: Share, items: readonly Item[]): boolean {
+  return items === share.items && !share.hasAll && !items.some(({ isAlone }) => isAlone);
+}
+
 function isCommitting(begun: Begun): boolean {
   return begun.isCommitting;
 }
@@ -548,7 +617,7 @@ function isCommitting(begun: Begun): boolean {
 /** What is performed one after the other, with the scopes that it uses; undefined for all. */
 interface Work {
   readonly scopes: ReadonlySet<string> | undefined;
-  readonly items: readonly Item[];
+  readonly items: Item[];
 }
 
 interface ScopedWork extends Work {
@@ -558,7 +627,7 @@ interface ScopedWork extends Work {
 /** Items that have a scope in common are one work, in their order; all are, if something of them may be undone. */
 function worksOf(items: readonly Item[]): ScopedWork[] {
   if (items.some(({ isAlone }) => isAlone)) {
-    return [{ scopes: new Set(items.flatMap(({ scopes }) => scopes)), items }];
+    return [{ scopes: new Set(items.flatMap(({ scopes }) => scopes)), items: [...items] }];
   }
   const works = new Set<ScopedWork>();
   const byScope = new Map<string, ScopedWork>();
@@ -567,7 +636,7 @@ function worksOf(items: readonly Item[]): ScopedWork[] {
     const [only] = before;
     let work: ScopedWork;
     if (only !== undefined && before.size === 1 && item.scopes.every((scope) => only.scopes.has(scope))) {
-      (only.items as Item[]).push(item);
+      only.items.push(item);
       continue;
     }
     work = {

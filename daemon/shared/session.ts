@@ -250,6 +250,20 @@ export class Session {
     return { ...RESERVE_KEYS, values: [`${this.schema}.${table}`, column, next] };
   }
 
+  /** Reserves keys for rows beside those that were known when the transaction began. */
+  async reserve(inserts: readonly Inserts[]): Promise<void> {
+    await allOf(
+      inserts.map(async ({ statement, times }) => {
+        if (times === 0) return;
+        const keys = this.#keysOf(insertionWithKey(statement));
+        const { rows } = await this.#ask(
+          this.#reserve({ ...keys, next: Math.min(times, MAX_RESERVED_KEYS) }),
+        );
+        keys.free.push(...keysIn(rows));
+      }),
+    );
+  }
+
   /**
    * Commits, together with some last statements, in one round trip. Throws if the transaction was not committed; what
    * became of it is not known where `classifyShared` says `lost`. All of it has gone out when this returns a promise.

@@ -19,11 +19,13 @@ const LOCK_PLACE: Ask = {
   name: "pawl_lock_place",
   text: "SELECT pg_advisory_xact_lock(hashtextextended($1, 0)) IS NULL AS locked",
 };
+/** How many of the locks others have had: the one who waits gives what is not null, though it is nothing. */
 const LOCK_SCOPES: Ask = {
   name: "pawl_lock_scopes",
   text: `SELECT pg_advisory_xact_lock_shared(hashtextextended($1, 0)) IS NULL AS place,
-    count(*) FILTER (WHERE pg_advisory_xact_lock(hashtextextended($1 || ' ' || scope, 0)) IS NULL) AS scopes
-    FROM unnest($2::text[]) AS scope`,
+    sum(CASE WHEN pg_try_advisory_xact_lock(key) THEN 0 WHEN pg_advisory_xact_lock(key) IS NULL THEN 0 ELSE 1 END)
+      AS taken
+    FROM (SELECT hashtextextended($1 || ' ' || scope, 0) AS key FROM unnest($2::text[]) AS scope) AS scopes`,
 };
 const READ_CLOCK: Ask = {
   name: "pawl_read_clock",
@@ -71,6 +73,8 @@ export class Transaction {
   #time: Reading = { now: 0, retentionNow: 0, wallMs: 0 };
   /** False where nobody is to be notified, whatever is woken. */
   #othersWait = true;
+  /** True if others have had locks of its scopes. */
+  hadToWait = false;
   /** When the clock was read, or read again, in milliseconds of `elapsed`, and how much later than the turns' time. */
   #readAt = 0;
   #readBeforeMs = 0;
@@ -113,12 +117,23 @@ export class Transaction {
     const ahead = this.#turns.map((turn, index) => turn.ahead(coming[index] ?? []));
     const begun = this.#session.begin(asks, { inserts: ahead.flatMap(({ inserts }) => inserts) });
     const read = this.#turns.map((turn, index) => turn.readAhead(ahead[index] as Ahead));
-    const [[, [clock] = []]] = await Promise.all([begun, ...read]);
+    const [[[locks] = [], [clock] = []]] = await Promise.all([begun, ...read]);
     if (clock?.tables !== this.#tables) throw new TablesReplaced();
     this.#time = await this.#timeBy(clock as unknown as Seen);
+    this.hadToWait = Number(locks?.taken ?? 0) > 0;
     this.#othersWait = clock?.others === 1;
     const waiting = typeof clock?.waiting === "string" ? (JSON.parse(clock.waiting) as string[]) : [];
     for (const turn of this.#turns) turn.begin(this.#time, waiting);
+  }
+
+  /** Reads what further calls will ask for, of the scopes of these turns, before any is performed. */
+  async join(coming: ReadonlyMap<SharedTurn, readonly Coming[]>): Promise<void> {
+    await Promise.all(
+      [...coming].flatMap(([turn, calls]) => {
+        const ahead = turn.ahead(calls);
+        return [this.#session.reserve(ahead.inserts), turn.readAhead(ahead)];
+      }),
+    );
   }
 
   async #timeBy(read: Seen): Promise<Reading> {

@@ -1,10 +1,12 @@
 // Calls about thousands of batches of a shared queue, whose round trips to the database are counted on their way.
 import type { Result } from "@pawl/protocol";
 import { describe, expect, onTestFinished, test } from "vitest";
+import { Session } from "../../daemon/dist/shared/session.js";
 import { madeForTests, Place } from "../daemon.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
 import type { RawClient } from "../raw-client.js";
 import { makePlace, SilentProxy } from "../shared-daemons.js";
+import { until } from "../until.js";
 
 const BATCHES = 1500;
 
@@ -76,5 +78,40 @@ describe.skipIf(!HAS_POSTGRESQL)("many batches of a shared queue", () => {
     expect((await waiting).claim?.batches.map(({ payloads }) => payloads)).toEqual([["last"]]);
     for (const each of clients) each.destroy();
     await Promise.all(others);
+  });
+
+  test("that come while another daemon has the queue are added in one turn", async () => {
+    const url = postgres().url("taken");
+    await makePlace(url);
+    const place = new Place();
+    await place.start({ args: ["--shared", `s/*=${url}`] });
+    const clients = await Promise.all(Array.from({ length: 22 }, () => place.connect()));
+    const [client] = clients as [RawClient];
+    const enqueue = (number: number): Promise<Result<"queue.enqueue">> =>
+      (clients[number] as RawClient).call("queue.enqueue", { queue: "s/q", payloads: [number] });
+    const turns = (): number =>
+      Number(postgres().psql("SELECT sum(turn) FROM taken.pawl_shared_turn").output.trim());
+    await enqueue(0);
+    const before = turns();
+    // As a turn of another daemon, that lasts.
+    const session = await Session.open(url);
+    await session.query(
+      "SELECT pg_advisory_lock(hashtextextended('pawl taken queue:s/q', 0)) IS NULL AS locked",
+    );
+    const first = enqueue(1);
+    const isWaiting = "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+    await until(() => postgres().psql(isWaiting).output.trim() === "t");
+    const others = Array.from({ length: 20 }, (_, index) => enqueue(index + 2));
+    // What is sent after them is read after them.
+    const after = await place.connect();
+    await after.call("daemon.ping", {});
+    await after.call("daemon.ping", {});
+    await session.close();
+    await Promise.all([first, ...others]);
+    expect(turns() - before).toBe(1);
+    const { batches } = await client.call("queue.list", { queue: "s/q", limit: 100 });
+    const listed = await Promise.all(batches.map(({ batchId }) => client.call("queue.get", { batchId })));
+    const order = listed.map(({ batch }) => batch.payloads?.[0] as number).sort((a, b) => a - b);
+    expect(order).toEqual(Array.from({ length: 22 }, (_, number) => number));
   });
 });

@@ -5,7 +5,7 @@ import { all, type Operation, one, type Statement, sql } from "../../store/state
 import type { TurnMemory } from "../../turns/turn-memory.js";
 import { namedClaim } from "./holder.js";
 import { insertBatch } from "./new-batch.js";
-import { type Head, keepAhead, type QueueRow, selectQueue, selectsHeads } from "./queue-row.js";
+import { type Head, headsKnown, keepAhead, type QueueRow, selectQueue, selectsHeads } from "./queue-row.js";
 import { queueOfScope } from "./row.js";
 import { SinglesAhead, selectSingle } from "./single-claim.js";
 
@@ -33,7 +33,11 @@ export interface Inserts {
   readonly times: number;
 }
 
-/** @param scopes that nobody else uses while the turn lasts. */
+/**
+ * Before the first operation of a turn, also of calls that come beside others for which it was read ahead.
+ *
+ * @param scopes that nobody else uses while the turn lasts.
+ */
 export function aheadOf(calls: readonly Coming[], scopes: Iterable<string>, turn: TurnMemory): Ahead {
   /** How many heads are claimed, by the queue. */
   const wanted = new Map<string, number>();
@@ -50,19 +54,20 @@ export function aheadOf(calls: readonly Coming[], scopes: Iterable<string>, turn
     else if (isOf("queue.claim", call)) {
       const { queue, maxBatches = 1 } = call.params;
       const before = queue === undefined ? undefined : wanted.get(queue);
-      if (before !== undefined) wanted.set(queue as string, Math.min(before + maxBatches, MAX_HEADS_AHEAD));
+      if (before !== undefined) wanted.set(queue as string, before + maxBatches);
     }
   }
-  const queues: QueueAhead[] = [...wanted].map(([queue, heads]) => ({ queue, wanted: heads, heads: [] }));
+  const queues = [...wanted].map(([queue, heads]) => queueAhead(queue, heads, turn));
   return {
     reads: [
-      ...queues.flatMap((queue) =>
-        queue.wanted === 0 ? [readRow(queue)] : [readRow(queue), readHeads(queue)],
-      ),
+      ...queues.flatMap((queue) => [
+        ...(queue.isKnown ? [] : [readRow(queue)]),
+        ...(queue.wanted === 0 ? [] : [readHeads(queue)]),
+      ]),
       ...[...claimIds].map((claimId) => readSingle(claimId, turn.of(SinglesAhead))),
     ],
     keep: () => {
-      for (const { row, wanted, heads } of queues) if (row !== undefined) keepAhead(row, wanted, heads, turn);
+      for (const ahead of queues) keepAhead(ahead.queue, ahead.row, ahead, turn);
     },
     inserts: [{ statement: insertBatch, times: batches }],
   };
@@ -77,9 +82,17 @@ function isOf<M extends MethodName>(
 
 interface QueueAhead {
   readonly queue: string;
+  /** True if the turn has read its row. */
+  readonly isKnown: boolean;
   readonly wanted: number;
   row?: QueueRow;
   heads: Head[];
+}
+
+function queueAhead(queue: string, heads: number, turn: TurnMemory): QueueAhead {
+  const known = headsKnown(queue, turn);
+  const wanted = known === Number.POSITIVE_INFINITY || heads === 0 ? 0 : (known ?? 0) + heads;
+  return { queue, isKnown: known !== undefined, wanted: Math.min(wanted, MAX_HEADS_AHEAD), heads: [] };
 }
 
 function* readRow(ahead: QueueAhead): Operation<void> {

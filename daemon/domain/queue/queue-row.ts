@@ -262,14 +262,27 @@ function knownQueues(env: Env): KeptQueues {
   return queues;
 }
 
+/** How many heads of a queue the turn knows; infinity where it has no others, undefined for one that was not read. */
+export function headsKnown(queue: string, turn: TurnMemory): number | undefined {
+  const kept = turn.known(KeptQueues)?.byName.get(queue);
+  return kept?.areAllHeads ? Number.POSITIVE_INFINITY : kept?.heads.length;
+}
+
 /**
  * Has the turn know a queue that was read before its first operation.
  *
+ * @param row undefined for one that the turn has read, or that is not there.
  * @param wanted how many heads were to be read; 0 for none.
  */
-export function keepAhead(row: QueueRow, wanted: number, heads: Head[], turn: TurnMemory): void {
-  const kept = turn.of(KeptQueues).keep(row);
-  if (wanted === 0) return;
+export function keepAhead(
+  queue: string,
+  row: QueueRow | undefined,
+  { wanted, heads }: { readonly wanted: number; readonly heads: Head[] },
+  turn: TurnMemory,
+): void {
+  const queues = turn.of(KeptQueues);
+  const kept = row === undefined ? queues.byName.get(queue) : queues.keep(row);
+  if (kept === undefined || wanted === 0) return;
   kept.heads = heads;
   kept.areAllHeads = heads.length < wanted;
 }
