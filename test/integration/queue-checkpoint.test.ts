@@ -1,4 +1,5 @@
 // A claim at a checkpoint waits behind a head that is only for the end of a turn, and is served once that head is gone.
+import type { Params } from "@pawl/protocol";
 import { describe, expect, test } from "vitest";
 import { type DaemonProcess, startDaemon } from "../daemon.js";
 import type { RawClient } from "../raw-client.js";
@@ -12,6 +13,7 @@ async function waitBehind(daemon: DaemonProcess, queue: string) {
   const gate = await client.call("queue.enqueue", {
     queue,
     payloads: ["gate"],
+    sourceKey: "gate",
     deliveryPolicy: "after_current_turn_commit",
   });
   await client.call("queue.enqueue", { queue, payloads: ["behind"] });
@@ -27,6 +29,10 @@ async function waitBehind(daemon: DaemonProcess, queue: string) {
   return { client, gate: gate.batch, served };
 }
 
+function replacing(queue: string, delayMs: number): Params<"queue.enqueue"> {
+  return { queue, payloads: ["other"], sourceKey: "gate", onExisting: "replace", delayMs };
+}
+
 async function expectBehind(served: Promise<{ claim: { batches: { payloads: unknown[] }[] } | null }>) {
   expect((await served).claim?.batches.map(({ payloads }) => payloads)).toEqual([["behind"]]);
 }
@@ -37,6 +43,15 @@ describe("a claim that waits at a checkpoint is served when the head before it",
     "is cancelled": (client, _queue, batchId) => client.call("queue.cancel", { batchId }),
     "is cancelled in a transaction": (client, _queue, batchId) =>
       client.call("transact", { calls: [{ method: "queue.cancel", params: { batchId } }] }),
+    "is removed": (client, _queue, batchId) => client.call("queue.purge", { batchIds: [batchId] }),
+    "is moved elsewhere": (client, _queue, batchId) =>
+      client.call("queue.move", { batchIds: [batchId], to: "elsewhere" }),
+    "is replaced by one for later": (client, queue) =>
+      client.call("queue.enqueue", replacing(queue, WAIT_MS)),
+    "is replaced by one that waits for another": async (client, queue) => {
+      const { batch } = await client.call("queue.enqueue", { queue: "elsewhere", payloads: [1] });
+      await client.call("queue.enqueue", { ...replacing(queue, 0), after: [batch.batchId] });
+    },
   };
   for (const [name, act] of Object.entries(cases)) {
     test(name, async () => {

@@ -9,7 +9,7 @@ import { tellBatch } from "./events.js";
 import { ended } from "./flows.js";
 import { followerOf, unfollow } from "./followers.js";
 import { move, touchKey } from "./queue-row.js";
-import { availableAt, type BatchRow, byId, type HolderRow, isFinal, OWN_COLUMNS, waitKey } from "./row.js";
+import { availableAt, type BatchRow, byId, type HolderRow, isFinal, OWN_COLUMNS } from "./row.js";
 import { stop } from "./stop.js";
 
 const cancelBatch = sql(`
@@ -52,8 +52,6 @@ export function* cancel(
   yield* tellBatch(seq, row.queue, "cancelled", env, { from: state });
   yield* ended(seq, row.queue, row.has_more, env);
   retain(env);
-  // It may have been the head that a claim at a checkpoint has to wait behind.
-  if (state === "ready") env.effects.wake(waitKey(row.queue));
   return { outcome: "cancelled" };
 }
 

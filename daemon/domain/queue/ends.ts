@@ -126,8 +126,6 @@ export const overdueBatches: Ending = {
       const { queue } = yield* queueOf(queueId, env);
       yield* tellBatch(seq, queue, "expired", env);
       yield* ended(seq, queue, hasMore, env);
-      // It may have been the head that a claim at a checkpoint has to wait behind.
-      env.effects.wake(waitKey(queue));
     }
     if (expired.length > 0) retain(env);
     return expired.length;

@@ -21,7 +21,7 @@ import {
 } from "./give-back.js";
 import { knownName, move, NO_COUNTS, queueOf, touchKey } from "./queue-row.js";
 import { keepResults, resultsFor } from "./results.js";
-import { finishedKey, waitKey } from "./row.js";
+import { finishedKey } from "./row.js";
 import { selectSingle, takeSingle } from "./single-claim.js";
 import { cancelAtOf, completedFirst, endAt, type HasTerms, KEPT, LEASE_ENDED } from "./terms.js";
 
@@ -162,7 +162,6 @@ export function* complete(
     yield* ended(seq, head.queue, hasMore, env);
   }
   noteRun(head.queue, head.claimed_at, batches.length, env);
-  if (counts.ready < 0) env.effects.wake(waitKey(head.queue));
   return { completed: batches.length };
 }
 

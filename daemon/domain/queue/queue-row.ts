@@ -445,6 +445,8 @@ export function* move(queueId: number, counts: Counts, env: Env): Operation<void
   kept.offersElse = true;
   const { ready = 0 } = counts;
   if (ready !== 0) forgetHeadsOf(kept);
+  // It may have been the head that a claim at a checkpoint has to wait behind.
+  if (ready < 0) env.effects.wake(waitKey(kept.row.queue));
   if (ready > 0) env.effects.wake(namedKey(kept.row.queue));
   if (kept.row.settings !== null) wakeByLimits(kept, counts, env);
 }
