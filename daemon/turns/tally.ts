@@ -63,6 +63,8 @@ export class Tally {
   #totals = new Float64Array(REST + QUEUE_NUMBERS);
   /** The first number of each queue that is named. */
   readonly #queues = new Map<string, number>();
+  /** How much had been noted when each queue was named that the turn under way has named, in the order of those. */
+  readonly #namedAt: number[] = [];
   #places = new Int32Array(64);
   #amounts = new Float64Array(64);
   #pending = 0;
@@ -94,6 +96,16 @@ export class Tally {
   /** An operation of the turn under way was refused: forgets what came after so much. */
   forget(pending: number): void {
     this.#pending = pending;
+    if (this.#namedAt.length > 0) this.#forgetNames(pending);
+  }
+
+  /** Queues to which nothing has happened after all are not named. */
+  #forgetNames(pending: number): void {
+    const kept = this.#namedAt.filter((at) => at < pending).length;
+    const names = [...this.#queues.keys()].slice(this.#queues.size - this.#namedAt.length + kept);
+    for (const name of names) this.#queues.delete(name);
+    this.#namedAt.length = kept;
+    this.#totals = this.#totals.slice(0, REST + (1 + this.#queues.size) * QUEUE_NUMBERS);
   }
 
   /** The turn under way is committed. */
@@ -104,6 +116,7 @@ export class Tally {
       totals[place] = (totals[place] as number) + (this.#amounts[index] as number);
     }
     this.#pending = 0;
+    if (this.#namedAt.length > 0) this.#namedAt.length = 0;
   }
 
   /** How many effects of each kind there were, by noun. */
@@ -152,6 +165,7 @@ export class Tally {
     totals.set(this.#totals);
     this.#totals = totals;
     this.#queues.set(name, made);
+    this.#namedAt.push(this.#pending);
     return made;
   }
 

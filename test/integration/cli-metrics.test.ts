@@ -84,6 +84,7 @@ test("a counter knows what was committed, and nothing of what was refused, tried
   await client.refusal("transact", {
     calls: [
       { method: "queue.enqueue", params: { queue: "mail", payloads: [7] } },
+      { method: "queue.enqueue", params: { queue: "never", payloads: [7] } },
       { method: "queue.complete", params: { claimId: "qwc:1:1", leaseToken: "x" } },
     ],
   });
@@ -93,6 +94,7 @@ test("a counter knows what was committed, and nothing of what was refused, tried
   await client.call("lease.release", { leaseId: held?.leaseId as string });
   const { events, byQueue } = await client.call("daemon.stats", { queues: true });
   const [mail, rest] = byQueue ?? [];
+  expect(byQueue?.map(({ queue }) => queue)).toEqual(["mail", null]);
   expect(mail).toMatchObject({
     queue: "mail",
     events: { enqueued: 6, claimed: 5, completed: 1, failed: 1, dead: 2, released: 1, cancelled: 1 },
