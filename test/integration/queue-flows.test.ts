@@ -607,6 +607,24 @@ describe("batches that wait for others", () => {
     expect(await states(queue, [alone, both, any])).toEqual(["cancelled", "cancelled", "ready"]);
   });
 
+  test("see what became of those by an earlier batch of the same call", async () => {
+    const queue = await Queue.open("changed-meanwhile");
+    const [before, failed] = [await queue.enqueue("before"), await queue.enqueue("failed")];
+    await queue.client.call("queue.cancel", { batchId: failed });
+    const replaced = await queue.enqueue("replaced", { sourceKey: "r", after: [before] });
+    const child = await queue.enqueue("child", { after: [replaced] });
+    const to = { queue: queue.name, payloads: [1] };
+    const finished: Params<"queue.enqueue"> = { ...to, after: [child], when: "finished" };
+    const again: Params<"queue.enqueue"> = { ...to, sourceKey: "r", onExisting: "replace", after: [failed] };
+    const { batches } = await queue.client.call("queue.enqueueMany", {
+      batches: [finished, again, finished],
+    });
+    const states = [];
+    for (const { batchId } of batches) states.push((await queue.get(batchId)).state);
+    expect(states).toEqual(["ready", "cancelled", "ready"]);
+    expect((await queue.get(child)).state).toBe("cancelled");
+  });
+
   test("a time that is named for a blocked batch takes the place of its delay", async () => {
     const queue = await Queue.open("flow-update");
     const parent = await queue.enqueue(1);

@@ -35,15 +35,21 @@ const selectWaitingFor = sql<{ seq: number }>(`
   SELECT m.follower_seq AS seq FROM pawl_batch_more m WHERE m.enqueue_seq = :seq AND m.follower_seq IS NOT NULL
   LIMIT :rows`);
 
-/** Finds batches that others wait for. Each is looked for once. */
+/** Finds batches that others wait for. Each is looked for once, and read once until any may have changed. */
 export class AwaitedBatches {
   readonly #found = new Map<string, Awaited>();
+  readonly #places = new Map<string, number>();
   /** The batches of one call, by their names within it. */
   readonly #named = new Map<string, { batchId: string; seq: number }>();
 
   /** A batch of this call, which others of it name so. */
   name(ref: string, batchId: string, seq: number): void {
     this.#named.set(ref, { batchId, seq });
+  }
+
+  /** A batch that was there has been changed, and with it perhaps others that wait for it. */
+  haveChanged(): void {
+    this.#found.clear();
   }
 
   /** The draft with the batches that it waits for, or the refusal of one that is not there. */
@@ -54,9 +60,11 @@ export class AwaitedBatches {
     for (const [place, name] of after.entries()) {
       const named = this.#named.get(name);
       const batchId = named?.batchId ?? name;
-      const found = this.#found.get(batchId) ?? (yield* findAwaited(batchId, named?.seq));
+      const at = named?.seq ?? this.#places.get(batchId);
+      const found = this.#found.get(batchId) ?? (yield* findAwaited(batchId, at));
       if (found === undefined) return unknown(name, place, index);
       this.#found.set(batchId, found);
+      this.#places.set(batchId, found.seq);
       batches.set(found.seq, found);
     }
     return waitingFor(draft, { batches: [...batches.values()], when });

@@ -118,6 +118,7 @@ export function* enqueueMany(
     const done = yield* enqueueOne(draft, env, index);
     if (done instanceof PawlError) return withEarlier(done, drafts, index);
     if (done instanceof Full) return done.refusal;
+    if (asked.params.sourceKey !== undefined) awaited.haveChanged();
     if (!done.created) {
       knownLength += Math.max(0, textOf(done.batch).length - draft.payloads.length);
       if (knownLength > MAX_KNOWN_BATCHES_LENGTH) return knownTooLong(draft, index);
@@ -175,7 +176,8 @@ function* enqueueOne(draft: Draft, env: Env, index?: number): Operation<Enqueue 
   if (isOutdated || (isFinal(known.state) && (changes || more?.forgets_key === 1))) {
     const full = yield* noRoom(queue, env);
     if (full !== undefined) return full;
-    if (isOutdated && (more?.awaited ?? 0) === 0) yield* removeOutdated([seq], env);
+    const isAwaited = (more?.awaited ?? 0) > 0 || draft.after?.batches.some((each) => each.seq === seq);
+    if (isOutdated && !isAwaited) yield* removeOutdated([seq], env);
     else yield* run(giveKeyUp, { seq });
     return yield* create(draft, env);
   }
