@@ -224,7 +224,7 @@ export class SharedTurn {
     if (outcome === GONE) return;
     if (outcome instanceof Wait) {
       this.#register(outcome);
-      if (outcome.line !== undefined) this.#move(parked, outcome.keys);
+      if (outcome.keysChange) this.#move(parked, outcome.keys);
     } else await this.#serve(parked, outcome);
     await this.#serveWoken();
   }
@@ -526,8 +526,8 @@ export class SharedTurn {
       const outcome = await this.#tryAgain(parked, true, key);
       if (outcome === GONE) continue;
       if (outcome instanceof Wait) {
-        if (outcome.line !== undefined) this.#move(parked, outcome.keys);
-        else if (!outcome.isAlone) line.closeSort();
+        if (outcome.keysChange) this.#move(parked, outcome.keys);
+        if (outcome.line === undefined && !outcome.isAlone) line.closeSort();
         if (outcome.isForAll) this.#inVain.add(parked);
         if (outcome.contest !== undefined && parked.contender !== undefined)
           await this.#untangle(parked, parked.contender);

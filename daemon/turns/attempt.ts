@@ -561,8 +561,8 @@ export class Attempt {
       const begun = elapsed();
       const outcome = this.#try(parked.call, true, key, parked);
       if (outcome instanceof Wait) {
-        if (outcome.line !== undefined) this.#waiters.move(parked, outcome.keys);
-        else if (!outcome.isAlone) line.closeSort();
+        if (outcome.keysChange) this.#waiters.move(parked, outcome.keys);
+        if (outcome.line === undefined && !outcome.isAlone) line.closeSort();
         if (outcome.isForAll) this.#inVain.add(parked);
         if (outcome.contest !== undefined && parked.contender !== undefined)
           this.#untangle(parked, parked.contender);

@@ -167,7 +167,7 @@ export type Counter =
  * wait ends. `sort` tells apart calls under one key that are met by different things: once a call of a sort could not
  * be met, the later ones of that sort are not tried in the same waking, unless that call failed for a reason that the
  * others do not share. A call in a line keeps its place there when it is performed again and has to wait under other
- * keys.
+ * keys; any other stays under those that it was parked under, unless it says that they may change.
  */
 export class Wait {
   readonly keys: readonly string[];
@@ -176,6 +176,8 @@ export class Wait {
   readonly beginnings: readonly string[];
   /** True if others of its sort may be met although it was not. */
   readonly isAlone: boolean;
+  /** True if it may have to wait under other keys each time that it is tried in vain. */
+  readonly keysChange: boolean;
   /** True if it would be in vain under each of its keys, until something is granted or an operation performed. */
   readonly isForAll: boolean;
   /** Whether later calls wait for it too (`env.waitsBefore`): when it leaves, they are performed again. */
@@ -191,6 +193,7 @@ export class Wait {
     {
       beginnings = NONE,
       isAlone = false,
+      keysChange = false,
       isForAll = false,
       holdsBack = false,
       line,
@@ -198,6 +201,7 @@ export class Wait {
     }: {
       beginnings?: readonly string[];
       isAlone?: boolean;
+      keysChange?: boolean;
       isForAll?: boolean;
       holdsBack?: boolean;
       line?: Wait["line"];
@@ -208,6 +212,7 @@ export class Wait {
     this.sort = sort;
     this.beginnings = beginnings;
     this.isAlone = isAlone;
+    this.keysChange = keysChange || line !== undefined;
     this.isForAll = isForAll;
     this.holdsBack = holdsBack;
     this.line = line;

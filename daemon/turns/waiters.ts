@@ -325,7 +325,7 @@ export class Waiters implements Contenders {
     return found.sort((a, b) => a.number - b.number).slice(0, most);
   }
 
-  /** Has a call in a line wait under other keys: something else stands in its way now. */
+  /** Has a call wait under other keys: something else stands in its way now. */
   move(parked: Parked, keys: readonly string[]): void {
     const entry = parked as Entry;
     const before = entry.lines.map(({ key }) => key);
@@ -338,9 +338,12 @@ export class Waiters implements Contenders {
   #putUnder(entry: Entry, keys: readonly string[]): void {
     const isCounted = entry.state !== "serving";
     if (isCounted) this.#count(entry, -1);
-    leaveLines(entry);
-    entry.lines = keys.map((key) => lineOf(this.#byKey, key));
-    for (const line of entry.lines) add(line.sorts, entry.sort, entry);
+    // Under the keys that stay it keeps its place.
+    const before = new Map(entry.lines.map((line) => [line.key, line]));
+    const lines = keys.map((key) => before.get(key) ?? lineOf(this.#byKey, key));
+    for (const line of lines) if (!before.delete(line.key)) add(line.sorts, entry.sort, entry);
+    for (const line of before.values()) leave(line, entry);
+    entry.lines = lines;
     if (isCounted) this.#count(entry, 1);
   }
 
@@ -708,10 +711,12 @@ function bytesOf({ bytes = 0 }: Call, { keys, beginnings }: Wait): number {
 }
 
 function leaveLines(entry: Entry): void {
-  for (const line of entry.lines) {
-    drop(line.sorts, entry.sort, entry);
-    if (line.sorts.size === 0) line.among.delete(line.key);
-  }
+  for (const line of entry.lines) leave(line, entry);
+}
+
+function leave(line: KeyLine, entry: Entry): void {
+  drop(line.sorts, entry.sort, entry);
+  if (line.sorts.size === 0) line.among.delete(line.key);
 }
 
 function lineOf(lines: Map<string, KeyLine>, key: string): KeyLine {

@@ -180,6 +180,19 @@ describe("waiting for batches by their ids", () => {
     expect(await scheduled.taken).toEqual(["later"]);
   });
 
+  test("goes on in the queue that they are moved to", async () => {
+    const queue = new Queue();
+    await queue.configure({ paused: true });
+    await queue.pawl.call("queue.configure", { queue: "shut", paused: true });
+    const [a, b] = [await queue.enqueue("a"), await queue.enqueue("b")];
+    const [first, second] = [await queue.waiting([a]), await queue.waiting([b])];
+    await queue.pawl.call("queue.move", { batchIds: [a], to: "open" });
+    expect(await first.taken).toEqual(["a"]);
+    await queue.pawl.call("queue.move", { batchIds: [b], to: "shut" });
+    await queue.pawl.call("queue.configure", { queue: "shut", paused: false });
+    expect(await second.taken).toEqual(["b"]);
+  });
+
   test("ends with nothing once all of them have ended, or at once if they have", async () => {
     const queue = new Queue();
     const [a, b] = [await queue.enqueue("a"), await queue.enqueue("b", { delayMs: 5000 })];

@@ -45,8 +45,8 @@ export function* claimNamed(
     const unfinished = all.filter(({ state }) => !isFinal(state));
     if (!env.mayWait || unfinished.length === 0) return { claim: null };
     const keys = unfinished.map(({ enqueue_seq: seq }) => finishedKey(seq));
-    // Others wait for other batches.
-    return new Wait([namedKey(queue), ...keys], "named", { isAlone: true });
+    // Others wait for other batches, and these may be moved to another queue.
+    return new Wait([namedKey(queue), ...keys], "named", { isAlone: true, keysChange: true });
   }
 
   return yield* claimRows(queue, queueId, rows, params, env);

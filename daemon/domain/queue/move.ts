@@ -15,7 +15,7 @@ import {
   removeIfEmpty,
   touchKey,
 } from "./queue-row.js";
-import { byId, waitKey } from "./row.js";
+import { byId, finishedKey, waitKey } from "./row.js";
 
 /** Batches that one step moves: some 4 ms of work. */
 const BATCHES_PER_STEP = 150;
@@ -162,4 +162,6 @@ function* moveOne(row: MovedRow, to: string, env: Env): Operation<void> {
   }
   yield* removeIfEmpty(from, env);
   if (state === "ready") env.effects.wake(waitKey(to));
+  // Whoever waits for this one does so by its queue.
+  env.effects.wake(finishedKey(seq));
 }

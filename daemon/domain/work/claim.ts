@@ -118,7 +118,10 @@ function* takeNext<T>(
   const taken = yield* takeFrom(ready, { params, from, node, taking }, env);
   if (taken !== undefined) return taken;
   if (env.mayWait) {
-    return new Wait([RULES_KEY, ...stages.map(readyKey)], JSON.stringify([params.stages, labels, toStage]));
+    const sort = JSON.stringify([params.stages, labels, toStage]);
+    // By other rules work is taken from other stages, for each that waits.
+    const isAlone = env.woken === RULES_KEY;
+    return new Wait([RULES_KEY, ...stages.map(readyKey)], sort, { isAlone, keysChange: true });
   }
   return { item: null, reason: nothingReady(params, from) };
 }
