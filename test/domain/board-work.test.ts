@@ -76,3 +76,16 @@ test("an item whose claim is lost, while its process is being ended, is shown wi
   const again = await pawl.call("pipeline.claim", { agent: "b", storyId: "A" });
   expect(again.item).toBe(null);
 });
+
+test("who waits for work is given an item that is ready once it is made anew from its changes", async () => {
+  const pawl = new InProcess();
+  await pawl.call("pipeline.write", { storyId: "A", stage: "1_backlog" });
+  changeRows(pawl.path, "UPDATE pawl_item SET stage = '3_qa', ready = 0");
+  const waiting = pawl.call("pipeline.claim", { agent: "a", waitMs: 60_000 }, 2);
+  await pawl.call("daemon.ping", {});
+  const { next } = await pawl.call("pipeline.rebuild", { verify: false });
+  expect(
+    (await pawl.call("pipeline.rebuild", { verify: false, after: next as string })).differences,
+  ).not.toEqual([]);
+  expect((await waiting).item).toMatchObject({ storyId: "A", stage: "1_backlog", agent: "a" });
+});

@@ -114,6 +114,38 @@ describe("what is ready", () => {
   });
 });
 
+describe("a change of the stages", () => {
+  test("by which those that an item depends on are no longer done leaves it not ready", async () => {
+    const client = await board();
+    await client.call("pipeline.configure", { stages: [{ stage: "s", done: true }] });
+    await write(client, "A", { stage: "s" });
+    await write(client, "B", { stage: "s", dependsOn: ["A"] });
+    await client.call("pipeline.configure", { stages: [{ stage: "s", ready: true }] });
+    expect(await readyIds(client)).toEqual(["A"]);
+    expect(await client.call("pipeline.rebuild", { verify: true })).toMatchObject({ differences: [] });
+  });
+
+  test("has those who wait for any item wait for those of the new stages, too", async () => {
+    const daemon = await startDaemon();
+    const client = await daemon.place.connect();
+    const waiting = [];
+    for (const agent of ["ana", "bea"]) {
+      const waiter = await daemon.place.connect();
+      waiting.push(waiter.call("pipeline.claim", { agent, waitMs: 600_000 }));
+      // The wait has begun when this is answered.
+      await waiter.call("daemon.ping", {});
+    }
+    const stages = ["1_backlog", "2_more"].map((stage) => ({ stage, ready: true }));
+    await client.call("pipeline.configure", { stages });
+    for (const storyId of ["A", "B"]) await write(client, storyId, { stage: "2_more" });
+    const claims = await Promise.all(waiting);
+    expect(claims.map(({ item }) => [item?.storyId, item?.agent])).toEqual([
+      ["A", "ana"],
+      ["B", "bea"],
+    ]);
+  });
+});
+
 describe("a claim", () => {
   test("gives the first that is ready, with its lease, and finish sends it on", async () => {
     const client = await board();

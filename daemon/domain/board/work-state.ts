@@ -94,8 +94,10 @@ const deleteLabel = sql(`
   DELETE FROM pawl_item_ready_label
   WHERE label = :label AND stage = :stage AND priority = :priority AND rank = :rank AND story_id = :storyId`);
 
-const selectToLay = sql<DependentRow>(`
-  SELECT ${DEPENDENT_COLUMNS} FROM pawl_item
+const selectItem = sql<DependentRow>(`SELECT ${DEPENDENT_COLUMNS} FROM pawl_item WHERE story_id = :storyId`);
+
+const selectToLay = sql<Pick<DependentRow, "story_id" | "rank">>(`
+  SELECT story_id, rank FROM pawl_item
   WHERE stage = :stage AND (rank, story_id) > (:rank, :storyId) ORDER BY rank, story_id LIMIT :rows`);
 
 /** The stages that are still to be laid, and where the first of them is. */
@@ -211,7 +213,7 @@ export function* forgetWork(row: ItemRow): Operation<void> {
   if (stage !== null) yield* keepLabels(row, undefined);
 }
 
-/** Notes anew what an item depends on, whatever was noted, and has those that depend on it told what it is. */
+/** Notes anew what an item depends on, whatever was noted, and has all who wait for it told what it is. */
 export function* layWork(
   item: ItemRow,
   noted: { readonly row: ItemRow } | undefined,
@@ -224,6 +226,7 @@ export function* layWork(
   env.effects.deadline(env.now);
   const work = yield* keepDependencies(undefined, item, rules);
   if (work.ready) yield* keepLabels(undefined, item);
+  wakeWaiting(item, work, env);
   return work;
 }
 
@@ -244,8 +247,7 @@ export function* tellOfItem(
   share: number,
   env: Env,
 ): Operation<void> {
-  if (ready) wakeFor(item.storyId, item.stage as string, env);
-  else if (item.stage === null) env.effects.wake(itemKey(item.storyId));
+  wakeWaiting(item, { ready }, env);
   const done = isDone(item, rules);
   // While the stages are laid anew, those that depend on it may not know what it was.
   if (!rules.isLaying && done === isDone(former, rules)) return;
@@ -253,6 +255,12 @@ export function* tellOfItem(
   if ((yield* tellDependents(item.storyId, done, rows, rules, env)) < rows) return;
   yield* run(insertTurned, { storyId: item.storyId });
   env.effects.deadline(env.now);
+}
+
+/** Wakes those who wait to claim an item that is ready, or that is there no more. */
+function wakeWaiting({ storyId, stage }: ItemRow, { ready }: Pick<WorkState, "ready">, env: Env): void {
+  if (ready) wakeFor(storyId, stage as string, env);
+  else if (stage === null) env.effects.wake(itemKey(storyId));
 }
 
 function wakeFor(storyId: string, stage: string, env: Env): void {
@@ -350,12 +358,14 @@ function* layItems(rows: number, rules: Rules, env: Env): Operation<number> {
   const items = yield* all(selectToLay, { stage, rank, storyId, rows });
   let laid = 0;
   let last: Laying = { stages, rank, storyId };
-  for (const row of items) {
+  for (const { story_id: each, rank: itsRank } of items) {
     if (laid >= rows) break;
-    yield* keepReady(row, rules, env);
-    const told = yield* tellDependents(row.story_id, rules.done.has(stage), rows, rules, env);
-    if (told === rows) yield* run(insertTurned, { storyId: row.story_id });
-    last = { stages, rank: row.rank, storyId: row.story_id };
+    // As it is now: those before it may have told it that they are not done any more.
+    const row = yield* one(selectItem, { storyId: each });
+    if (row !== undefined) yield* keepReady(row, rules, env);
+    const told = yield* tellDependents(each, rules.done.has(stage), rows, rules, env);
+    if (told === rows) yield* run(insertTurned, { storyId: each });
+    last = { stages, rank: itsRank, storyId: each };
     laid += 1 + told;
   }
   const isEnd = items.length < rows && last.storyId === (items.at(-1)?.story_id ?? storyId);
