@@ -46,6 +46,7 @@ export function openDispenser(options: DatabaseOptions): LocalDispenser {
           mayWait: false,
           woken: null,
           waitsBefore: () => false,
+          isLeft: () => false,
           mayGoOn: false,
           effects: NO_EFFECTS,
           turn: new TurnMemory(),

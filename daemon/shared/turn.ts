@@ -611,6 +611,7 @@ export class SharedTurn {
       waiting: waiters.waiting,
       waitsBefore:
         parked === undefined ? waiters.someoneWaits : (key, sort) => waiters.waitsBefore(key, parked, sort),
+      isLeft: UNKNOWN_HERE,
       before: parked === undefined ? waiters.everyoneIn : (line) => waiters.inLine(line, parked),
       contenders: waiters,
       contender: parked?.contender,
@@ -631,6 +632,9 @@ const NO_SCOPES: ReadonlySet<string> = new Set();
 
 /** A call that waited was performed when its wait had been ended. */
 const GONE = Symbol("gone");
+
+/** Whom turns leave is known to the lines that perform them. */
+const UNKNOWN_HERE = (): boolean => false;
 
 /** `rpc.cancel` is performed in this process's own turns. */
 const NOTHING_CANCELLED = (): boolean => false;

@@ -602,6 +602,7 @@ export class Attempt {
       waiting: readOnly ? NOT_KNOWN : waiters.waiting,
       waitsBefore:
         parked === undefined ? waiters.someoneWaits : (key, sort) => waiters.waitsBefore(key, parked, sort),
+      isLeft: waiters.isLeft,
       before: parked === undefined ? waiters.everyoneIn : (line) => waiters.inLine(line, parked),
       contenders: waiters,
       contender: parked?.contender,

@@ -42,6 +42,8 @@ export interface Env {
   readonly waiting: (key: string) => number | null;
   /** True if a call that came before this one waits under a key; if a sort is given, one of that sort. */
   readonly waitsBefore: (key: string, sort?: string) => boolean;
+  /** True if calls that wait under a key were woken, and are left for a later turn. */
+  readonly isLeft: (key: string) => boolean;
   /** The calls in a line that came before this one and still wait, in their order. */
   readonly before: (line: string) => readonly InLine[];
   /** The calls that wait for what others hold. */

@@ -139,6 +139,11 @@ export class Waiters implements Contenders {
   readonly waiting = (key: string): number => this.count(key);
   readonly someoneWaits = (key: string, sort?: string): boolean => this.waitsBefore(key, undefined, sort);
   readonly everyoneIn = (line: string): InLine[] => this.inLine(line);
+  readonly isLeft = (key: string): boolean => {
+    const { leaving } = this.#marks;
+    if (leaving.size > 0 && leaving.has(key)) return leaving.get(key) !== undefined;
+    return this.#left.size > 0 && this.#left.has(key);
+  };
 
   /** @param onTimeUp called when a call has waited for as long as it may. */
   constructor(onTimeUp: (parked: Parked) => void) {

@@ -59,6 +59,7 @@ function provider(store: Store, clock: Clock, ids: Map<string, string>): LeasePr
       idMark: "",
       waiting: () => 0,
       waitsBefore: () => false,
+      isLeft: () => false,
       random: (bytes: number) => crypto.getRandomValues(Buffer.alloc(bytes)),
       effects: envOf(effects as unknown as Partial<Env>) as unknown as Effects,
     });

@@ -1,6 +1,6 @@
 // The row of a queue is read and written once a turn: whatever shares a turn, the counts are those of the batches.
 import type { Params } from "@pawl/protocol";
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { InProcess, rowsOf } from "../in-process.js";
 
 const LEASE_MS = 60_000;
@@ -80,4 +80,57 @@ test("many claims of a turn take the batches in their order, each once, also pas
   expect(payloads.filter((payload) => payload === long)).toHaveLength(8);
   const { counted, row } = counts(pawl.path);
   expect(row).toMatchObject(counted);
+});
+
+describe("who has just come is served behind those who waited before, though no turn had time for all of them:", () => {
+  /** Whoever is answered is noted. */
+  async function waiting(pawl: InProcess, wait: (name: string, connection: number) => Promise<unknown>) {
+    const served: string[] = [];
+    const start = (name: string, connection: number) => wait(name, connection).then(() => served.push(name));
+    const before = ["a", "b", "c"].map((name, index) => start(name, 10 + index));
+    for (const _ of before) await pawl.call("daemon.ping", {});
+    return { served, start, before };
+  }
+
+  test("a claim", async () => {
+    const pawl = new InProcess({ turnMs: () => 0 });
+    const { served, start, before } = await waiting(pawl, (owner, connection) =>
+      pawl.call("queue.claim", { queue: "q", owner, waitMs: 60_000 }, connection),
+    );
+    const batches = [1, 2, 3].map((payload) => ({ queue: "q", payloads: [payload] }));
+    const added = pawl.call("queue.enqueueMany", { batches });
+    const last = start("d", 20);
+    await Promise.all([added, ...before]);
+    await enqueue(pawl);
+    await last;
+    expect(served).toEqual(["a", "b", "c", "d"]);
+  });
+
+  test("one that may be claimed at other boundaries is not forgotten", async () => {
+    const pawl = new InProcess({ turnMs: () => 0 });
+    const { before } = await waiting(pawl, (owner, connection) =>
+      pawl.call("queue.claim", { queue: "q", owner, waitMs: 60_000 }, connection),
+    );
+    const batches = [1, 2, 3, 4].map((payload) => ({ queue: "q", payloads: [payload] }));
+    const added = pawl.call("queue.enqueueMany", { batches });
+    const boundary = "active_turn_checkpoint";
+    const other = pawl.call("queue.claim", { queue: "q", owner: "d", waitMs: 60_000, boundary }, 20);
+    await Promise.all([added, ...before]);
+    expect((await other).claim?.batches[0]?.payloads).toEqual([4]);
+  });
+
+  test("a batch for which there has to be room", async () => {
+    const pawl = new InProcess({ turnMs: () => 0 });
+    await pawl.call("queue.configure", { queue: "q", maxWaiting: 3 });
+    const full = await Promise.all([enqueue(pawl), enqueue(pawl), enqueue(pawl)]);
+    const { served, start, before } = await waiting(pawl, (name, connection) =>
+      pawl.call("queue.enqueue", { queue: "q", payloads: [name], waitMs: 60_000 }, connection),
+    );
+    const purged = pawl.call("queue.purge", { batchIds: full.map(({ batch }) => batch.batchId) });
+    const last = start("d", 20);
+    await Promise.all([purged, ...before]);
+    await pawl.call("queue.purge", { queue: "q", states: ["ready"] });
+    await last;
+    expect(served).toEqual(["a", "b", "c", "d"]);
+  });
 });

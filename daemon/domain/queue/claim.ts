@@ -31,6 +31,7 @@ import {
   readMore,
   shownBatch,
   waitKey,
+  waitsBehindOthers,
 } from "./row.js";
 import { KEPT, TOLD } from "./terms.js";
 
@@ -137,6 +138,7 @@ export function* choiceOf(
 ): Operation<Choice | undefined> {
   const found = yield* headToClaim(queue, env);
   if (found === undefined) return undefined;
+  if (env.mayWait && env.woken === null && waitsBehindOthers(waitKey(queue), env)) return undefined;
   if (found.head.has_more !== null) yield* readMore(found.head);
   const last = yield* lastOfGroup(found, params, env);
   return last === undefined ? undefined : { queue, found, last };

@@ -22,6 +22,7 @@ import {
   readMore,
   roomKey,
   shownBatch,
+  waitsBehindOthers,
 } from "./row.js";
 
 const KNOWN_COLUMNS = `${BATCH_COLUMNS}, b.queue_id, b.content_digest, b.finished_at, ${HOLDER_COLUMNS}`;
@@ -281,7 +282,9 @@ function* noRoom(queue: string, env: Env): Operation<Full | undefined> {
   if (row === undefined || row.settings === null) return undefined;
   const { maxWaiting } = yield* settingsOfQueue(row.queue_id, env);
   const waiting = row.ready + row.scheduled + row.blocked;
-  if (maxWaiting === undefined || waiting < maxWaiting) return undefined;
+  if (maxWaiting === undefined) return undefined;
+  const isBehind = env.mayWait && env.woken === null && waitsBehindOthers(roomKey(queue), env);
+  if (waiting < maxWaiting && !isBehind) return undefined;
   return new Full(
     refuse(
       "exhausted",

@@ -315,6 +315,20 @@ export function wakeQueue(queue: string, { effects }: Pick<Env, "effects">): voi
   effects.wake(namedKey(queue));
 }
 
+/**
+ * True of a call that has just come, and may wait, if others wait for the same whom no turn had time for: those are
+ * served first, and it is served behind them.
+ */
+export function waitsBehindOthers(
+  key: string,
+  { isLeft, effects }: Pick<Env, "isLeft" | "effects">,
+): boolean {
+  if (!isLeft(key)) return false;
+  // With this one, however it differs from them.
+  effects.wake(key);
+  return true;
+}
+
 /** The queue that is waited for under such a key. */
 export function queueOfWaitKey(key: string): string {
   return key.slice(WAIT.length);
