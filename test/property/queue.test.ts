@@ -1,6 +1,6 @@
 // Queues against a model that is too simple to be wrong: whatever is done to them in whatever order, each answer,
 // each batch and each count is what the rules of queue.md say.
-import type { Params } from "@pawl/protocol";
+import type { Params, Result } from "@pawl/protocol";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import type { TimeSource } from "../../daemon/dist/clock.js";
@@ -38,6 +38,24 @@ class Time implements TimeSource {
   boottime = (): number => this.passed;
 }
 
+/** A claim that waits, as it was asked for. */
+interface WaitingClaim {
+  readonly boundary: "idle" | "active_turn_checkpoint";
+  readonly maxBatches: number;
+  /** What it would be given now. */
+  next(): Next | undefined;
+  /** The batches that it names. */
+  readonly named: readonly ModelBatch[] | undefined;
+  /** What it was given, or why it was refused; undefined as long as it waits. */
+  answer: { readonly claim: Claim | null } | Error | undefined;
+  readonly call: Promise<unknown>;
+}
+
+type Claim = NonNullable<Result<"queue.claim">["claim"]>;
+
+/** Of claims that wait. */
+const WAITING_LEASE_MS = 20_000;
+
 /** The daemon and the model of it. */
 class World {
   readonly model = new Model();
@@ -45,6 +63,8 @@ class World {
   readonly #Daemon: typeof InProcess;
   pawl: InProcess;
   readonly calls: string[] = [];
+  /** The one claim that waits, if there is one. */
+  waiting: WaitingClaim | undefined;
   /** Calls that wait for the ends of batches. */
   waits: { batch: ModelBatch; answer: Batch | undefined; call: Promise<unknown> }[] = [];
 
@@ -76,6 +96,7 @@ class World {
   restart(): void {
     const { path } = this.pawl;
     this.waits = [];
+    this.waiting = undefined;
     this.pawl.close();
     this.calls.push("restart");
     this.pawl = this.#recorded(new this.#Daemon({ time: this.time, path }));
@@ -86,10 +107,49 @@ class World {
     }
   }
 
+  /** Whoever waits is given what can be claimed, in the turn in which it can be, and nothing else. */
+  async #serveWaiting(): Promise<void> {
+    const { waiting, model, pawl } = this;
+    if (waiting === undefined) return;
+    // One of several queues may be done in steps.
+    for (let turn = 0; turn < 3; turn++) await pawl.call("daemon.ping", {});
+    const { named, answer } = waiting;
+    const queues = new Set(named?.map(({ params }) => params.queue));
+    if (named?.some(({ isRemoved }) => isRemoved) || queues.size > 1) {
+      expect(answer).toBeInstanceOf(Error);
+      this.waiting = undefined;
+      return;
+    }
+    const next = waiting.next();
+    if (next === undefined && named?.every(isOver) !== true) {
+      expect(answer).toBeUndefined();
+      return;
+    }
+    // What could be claimed was not given to whoever waits, if this has no answer.
+    expect(answer).toBeDefined();
+    expect(answer).not.toBeInstanceOf(Error);
+    this.waiting = undefined;
+    const { claim: given } = answer as { claim: Claim | null };
+    expect(given?.batches.map(({ batchId }) => batchId)).toEqual(next?.batches.map(({ batchId }) => batchId));
+    if (given === null || next === undefined) return;
+    const end = model.now + WAITING_LEASE_MS;
+    expect(given.expiresAt).toBe(end);
+    begin(model, given, next, {
+      leaseMs: WAITING_LEASE_MS,
+      lease: undefined,
+      ownEnd: end,
+      expiresAt: end,
+      isHeld: true,
+      cancelAt: NEVER,
+      connection: undefined,
+    });
+  }
+
   /** Asserts that everything that can be seen is as in the model. */
   async compare(): Promise<void> {
     const { model, pawl } = this;
     model.pass(0);
+    await this.#serveWaiting();
     // Calls that are made together share a turn.
     const looks = QUEUES.map(async (queue) => {
       const expected = model.batches
@@ -184,6 +244,8 @@ interface Profile {
   /** How most claims say where from, and whether they name those of before. */
   readonly claims: "queue" | "several" | "named" | "any";
   readonly holds: boolean;
+  /** Whether claims wait. */
+  readonly waits: boolean;
 }
 
 const queue = fc.constantFrom(...QUEUES);
@@ -451,29 +513,80 @@ const claim = ({ claims: style, holds: often }: Profile) =>
           expect(result.batches.map(({ batchId }) => batchId)).toEqual(
             expected.batches.map(({ batchId }) => batchId),
           );
-          expect(result.fencingToken).toBeGreaterThan(model.tokens.get(queueOf) ?? 0);
-          model.tokens.set(queueOf, result.fencingToken);
-          expect(result.claimId).toBe(`qwc:${expected.batches[0]?.seq}:${result.fencingToken}`);
-          const taken: ModelClaim = {
-            proof: { claimId: result.claimId, leaseToken: result.leaseToken },
-            queue: queueOf,
-            batches: expected.batches,
-            isCompleted: false,
-            isOver: false,
-            stopped: new Set(),
-            ...terms,
-          };
-          model.claims.push(taken);
-          (model.queues[queueOf] as ModelQueue).tokens -= expected.batches.length;
-          for (const batch of expected.batches) {
-            batch.state = "claimed";
-            batch.percent = undefined;
-            batch.claim = taken;
-            batch.ttlMs = undefined;
-            batch.ttlEndsAt = NEVER;
-          }
+          begin(model, result, expected, terms);
         },
     );
+
+/** A claim waits from now on, unless another one does. */
+const waitToClaim = ({ claims: style }: Profile) =>
+  fc
+    .record({
+      from: fromAny(style),
+      boundary: fc.constantFrom("idle" as const, "active_turn_checkpoint" as const),
+      maxBatches: fc.integer({ min: 1, max: 4 }),
+    })
+    .map(
+      ({ from, boundary, maxBatches }): Op =>
+        async (world) => {
+          const { model, pawl } = world;
+          if (world.waiting !== undefined) return;
+          const params = { owner: "w", boundary, maxBatches, leaseMs: WAITING_LEASE_MS, waitMs: 600_000 };
+          let named: ModelBatch[] | undefined;
+          if ("named" in from) {
+            const ofQueue = model.batches.filter(({ params: { queue: name } }) => name === from.of);
+            named = [...new Set(from.named.flatMap((index) => pickFrom(ofQueue, index) ?? []))];
+            if (named.length === 0) return;
+            Object.assign(params, { batchIds: named.map(({ batchId }) => batchId) });
+          } else Object.assign(params, from);
+          const next = (): Next | undefined => {
+            if ("named" in from) return model.nextNamed(named as ModelBatch[], boundary, maxBatches, []);
+            if ("queue" in from) return model.next(from.queue, boundary, maxBatches);
+            return model.nextOf(from.queues, from.order, boundary, maxBatches, []);
+          };
+          const call = pawl.call("queue.claim", params as Params<"queue.claim">, 3);
+          const waiting: WaitingClaim = { boundary, maxBatches, next, named, answer: undefined, call };
+          call.then(
+            (answer) => {
+              waiting.answer = answer;
+            },
+            (error: Error) => {
+              waiting.answer = error;
+            },
+          );
+          world.waiting = waiting;
+        },
+    );
+
+/** A claim is held from now on. */
+function begin(
+  model: Model,
+  given: Claim,
+  { head, batches }: Next,
+  terms: Omit<ModelClaim, "proof" | "queue" | "batches" | "isCompleted" | "isOver" | "stopped">,
+): void {
+  const { queue: name } = head.params;
+  expect(given.fencingToken).toBeGreaterThan(model.tokens.get(name) ?? 0);
+  model.tokens.set(name, given.fencingToken);
+  expect(given.claimId).toBe(`qwc:${batches[0]?.seq}:${given.fencingToken}`);
+  const taken: ModelClaim = {
+    proof: { claimId: given.claimId, leaseToken: given.leaseToken },
+    queue: name,
+    batches,
+    isCompleted: false,
+    isOver: false,
+    stopped: new Set(),
+    ...terms,
+  };
+  model.claims.push(taken);
+  (model.queues[name] as ModelQueue).tokens -= batches.length;
+  for (const batch of batches) {
+    batch.state = "claimed";
+    batch.percent = undefined;
+    batch.claim = taken;
+    batch.ttlMs = undefined;
+    batch.ttlEndsAt = NEVER;
+  }
+}
 
 /** The lease that claims are under is acquired, renewed or released. */
 const changeLease = fc.tuple(fc.boolean(), fc.constantFrom(150, 20_000)).map(
@@ -818,6 +931,7 @@ const profile: fc.Arbitrary<Profile> = fc
     keys: fc.constantFrom(["x"], ["x", "x", "y"]),
     claims: fc.constantFrom<Profile["claims"]>("queue", "several", "named", "any"),
     holds: fc.constantFrom(false, false, true),
+    waits: fc.boolean(),
   })
   .map((drawn) => {
     const { initial } = drawn;
@@ -834,6 +948,7 @@ function operationsOf(drawn: Profile, restarts: boolean): fc.Arbitrary<Op> {
     { weight: 6, arbitrary: enqueue(drawn) },
     { weight: 10, arbitrary: claim(drawn) },
     { weight: 2, arbitrary: enqueueMany(drawn) },
+    ...(drawn.waits ? [{ weight: 4, arbitrary: waitToClaim(drawn) }] : []),
     ...[...Object.values(ALWAYS), ...some].map(([weight, arbitrary]) => ({ weight, arbitrary })),
     ...(restarts ? [{ weight: 3, arbitrary: restart }] : []),
   );
