@@ -204,6 +204,37 @@ describe("waiting for batches by their ids", () => {
     expect(await queue.taken([a, b], { waitMs: 60_000 })).toBeNull();
   });
 
+  test("is served what was moved to another queue, at once or in its time", async () => {
+    const queue = new Queue();
+    const [now, later] = [await queue.enqueue("now"), await queue.enqueue("later", { delayMs: 1000 })];
+    await queue.configure({ paused: true });
+    const first = await queue.waiting([now]);
+    const second = await queue.waiting([later]);
+    await queue.pawl.call("queue.move", { batchIds: [now, later], to: "r" });
+    expect(await first.taken).toEqual(["now"]);
+    queue.time.pass(1000);
+    await queue.pawl.call("daemon.ping", {});
+    expect(await second.taken).toEqual(["later"]);
+  });
+
+  test("is refused once its batches are of two queues", async () => {
+    const queue = new Queue();
+    const [a, b] = [await queue.enqueue("a", { delayMs: 1000 }), await queue.enqueue("b", { delayMs: 1000 })];
+    const { taken } = await queue.waiting([a, b]);
+    await queue.pawl.call("queue.move", { batchIds: [b], to: "r" });
+    await expect(taken).rejects.toMatchObject({ kind: "invalid_params" });
+  });
+
+  test("is served at a checkpoint what is replaced by what may be claimed there", async () => {
+    const queue = new Queue();
+    const gated = { sourceKey: "s", deliveryPolicy: "after_current_turn_commit" } as const;
+    const batchId = await queue.enqueue("gated", gated);
+    const taken = queue.taken([batchId], { waitMs: 60_000, boundary: "active_turn_checkpoint" });
+    await queue.pawl.call("daemon.ping", {});
+    await queue.enqueue("free", { sourceKey: "s", onExisting: "replace" });
+    expect(await taken).toEqual(["free"]);
+  });
+
   test("is served however many wait for others: each turn goes on where the one before had no time left", async () => {
     const queue = new Queue();
     // More than a turn has time for.

@@ -778,6 +778,45 @@ describe("a claim that waits", () => {
     expect((await atCheckpoint)?.batches[0]?.payloads).toEqual(["behind"]);
   });
 
+  const gated = { deliveryPolicy: "after_current_turn_commit", sourceKey: "s" } as const;
+
+  test.each<[string, (queue: Queue, head: Batch) => Promise<unknown>]>([
+    ["moved", ({ pawl }, { batchId }) => pawl.call("queue.move", { batchIds: [batchId], to: "r" })],
+    ["purged", ({ pawl }, { batchId }) => pawl.call("queue.purge", { batchIds: [batchId] })],
+    ["cancelled", ({ pawl }, { batchId }) => pawl.call("queue.cancel", { batchId })],
+    [
+      "put off",
+      ({ pawl, time }, { batchId }) =>
+        pawl.call("queue.update", { batchId, availableAt: time.wall() + LEASE_MS }),
+    ],
+    [
+      "replaced by what comes later",
+      (queue) => queue.enqueue({ ...gated, onExisting: "replace", delayMs: LEASE_MS }),
+    ],
+    [
+      "replaced by what waits for another",
+      async (queue) => {
+        const { batchId } = await queue.enqueue({ queue: "r" });
+        await queue.enqueue({ ...gated, onExisting: "replace", after: [batchId] });
+      },
+    ],
+    [
+      "expired",
+      async ({ pawl, time }) => {
+        time.pass(2 * LEASE_MS);
+        await pawl.call("daemon.ping", {});
+      },
+    ],
+  ])("at a checkpoint is served when the head that it had to wait behind is %s", async (_, act) => {
+    const queue = new Queue();
+    const head = await queue.enqueue({ ...gated, ttlMs: 2 * LEASE_MS });
+    await queue.enqueue({ payloads: ["behind"] });
+    const atCheckpoint = wait(queue, "checkpoint", { boundary: "active_turn_checkpoint" });
+    expect(await queue.stats()).toMatchObject({ ready: 2 });
+    await act(queue, head);
+    expect((await atCheckpoint)?.batches[0]?.payloads).toEqual(["behind"]);
+  });
+
   test("at a checkpoint is served when the head that it had to wait behind is completed late", async () => {
     const queue = new Queue();
     await queue.enqueue({ deliveryPolicy: "after_current_turn_commit" });

@@ -17,6 +17,7 @@ import {
   type FoundRow,
   keptMergeKey,
   NO_MORE,
+  namedKey,
   readMore,
   shownBatch,
   shownMergeKey,
@@ -400,6 +401,8 @@ export function* replace(
   yield* forgetHeads(queueId, env);
   if (row.key !== null) yield* touchKey(queueId, row.key, env);
   announce(row, params.queue, env);
+  // Whoever waits for it by its id may have it at another boundary than before.
+  if (row.delivery_policy !== before.delivery_policy) env.effects.wake(namedKey(params.queue));
   if (hasMore !== null) yield* run(replaceMore, { enqueueSeq, trace });
   if (before.has_more === null && hasMore !== null) yield* run(setHasMore, { enqueueSeq });
   env.effects.tell("queue", params.queue, "updated", batchId);
