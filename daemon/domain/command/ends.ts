@@ -77,7 +77,7 @@ export function* expire(row: LiveRow, env: Env): Operation<void> {
   const end = { state: "EXPIRED", cause: EXPIRED, reason: "EXPIRED" } as const;
   const lost = lostBefore(row, env);
   if (lost === undefined) return yield* abort(row, end, env);
-  yield* lose(row, env);
+  yield* endOverlong(row, env);
   if (lost.state === "PENDING") yield* abort({ ...row, ...lost, leaseExpiresAt: null }, end, env);
 }
 
@@ -97,7 +97,18 @@ const selectOverlong = sql<LiveRow>(`
   SELECT ${LIVE_COLUMNS} FROM pawl_command WHERE execution_ends_at <= :now
   ORDER BY execution_ends_at LIMIT :rows`);
 
-/** Deliveries that took longer than they may. Whoever has one by push is told; the others find out by renewing. */
+/**
+ * Ends a delivery that is over. Whoever has it by push is told, and has room for another from then on; the others find
+ * out by renewing.
+ */
+function* endOverlong(row: LiveRow, env: Env): Operation<void> {
+  yield* lose(row, env);
+  const { commandId, leaseConnection: connection } = row;
+  if (!isPushed(row) || connection === null) return;
+  env.effects.notify(connection, "command.cancelled", { commandId, reason: EXECUTION_TIME });
+}
+
+/** Deliveries that took longer than they may. */
 export const overlongDeliveries: Ending = {
   *earliest() {
     return dueAt((yield* one(earliestExecutionEnd))?.at);
@@ -105,12 +116,7 @@ export const overlongDeliveries: Ending = {
 
   *expire(env, rows) {
     const found = yield* all(selectOverlong, { now: env.now, rows });
-    for (const row of found) {
-      yield* lose(row, env);
-      const { commandId, leaseConnection: connection } = row;
-      if (!isPushed(row) || connection === null) continue;
-      env.effects.notify(connection, "command.cancelled", { commandId, reason: EXECUTION_TIME });
-    }
+    for (const row of found) yield* endOverlong(row, env);
     return found.length;
   },
 

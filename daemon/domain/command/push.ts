@@ -45,21 +45,22 @@ export function* push(
 ): Operation<Outcome<readonly Push[]>> {
   const pushes: Push[] = [];
   if (receivers.every(({ room }) => room === 0)) return [];
-  const roomOf = new Map<Receiver, number>();
+  const given = new Map<Receiver, number>();
   for (const receiver of receivers) {
     if (receiver.named === undefined || receiver.room === 0) continue;
     const { targets, named } = receiver;
     const meant = yield* pushTo({ deployment, targets, ...named, onlyMeant: true }, [receiver], env);
-    roomOf.set(receiver, receiver.room - meant.length);
+    given.set(receiver, meant.length);
     pushes.push(...meant);
   }
   // Those that name their targets first: what is theirs may go to the others too.
   const groups = new Map<string, Receiver[]>();
   for (const receiver of receivers) {
     const name = receiver.targets?.join(" ") ?? ALL_TARGETS;
-    const room = roomOf.get(receiver);
+    const count = given.get(receiver) ?? 0;
+    const { room, unanswered } = receiver;
     const group = groups.get(name) ?? [];
-    group.push(room === undefined ? receiver : { ...receiver, room });
+    group.push(count === 0 ? receiver : { ...receiver, room: room - count, unanswered: unanswered + count });
     groups.set(name, group);
   }
   for (const [name, group] of [...groups].sort(
