@@ -512,3 +512,21 @@ test("a schedule whose time zone is not known any more stands still, and the oth
   expect(await after.pawl.call("schedule.get", { name: "t" })).toMatchObject({ schedule: { nextAt: null } });
   expect(after.pawl.rolledBack).toEqual([]);
 });
+
+test("one that stands still goes on when it is set anew as it was, once it can be read", async () => {
+  const hourly = new Hourly();
+  await hourly.set({ timeZone: "Europe/Berlin" });
+  hourly.pawl.close();
+  const turnZone = (from: string, to: string): void =>
+    changeRows(hourly.pawl.path, `UPDATE pawl_schedule SET time_zone = '${to}' WHERE time_zone = '${from}'`);
+  turnZone("Europe/Berlin", "Mars/Olympus");
+  const still = new Hourly({ path: hourly.pawl.path, time: hourly.time });
+  await still.pass(HOUR);
+  expect(await still.get()).toMatchObject({ nextAt: null });
+  still.pawl.close();
+  turnZone("Mars/Olympus", "Europe/Berlin");
+  const after = new Hourly({ path: hourly.pawl.path, time: hourly.time });
+  expect(await after.set({ timeZone: "Europe/Berlin" })).toMatchObject({ nextAt: HOUR_BEFORE + 2 * HOUR });
+  await after.pass(HOUR);
+  expect(await after.hours()).toEqual([2]);
+});

@@ -36,7 +36,7 @@ export function* set(
   const nextAt = times.next(env.wallMs);
   if (nextAt === undefined && definition.end_at === null) return never(definition);
   const known = yield* find(definition.name);
-  if (known === undefined || !isSame(definition, known)) {
+  if (known === undefined || !isSame(definition, known) || standsStill(known)) {
     const at = definition.enabled === 1 ? (nextAt ?? null) : null;
     yield* run(upsert, {
       ...definition,
@@ -78,6 +78,11 @@ function definitionOf(params: Parsed<"schedule.set">, payloads: string): Definit
 
 function isSame(definition: Definition, known: ScheduleRow): boolean {
   return Object.entries(definition).every(([column, value]) => known[column as keyof Definition] === value);
+}
+
+/** True of one that could not be read, and is set anew now that it can be. */
+function standsStill({ enabled, based_at: basedAt }: ScheduleRow): boolean {
+  return enabled === 1 && basedAt === null;
 }
 
 function never({ cron }: Definition): PawlError {
