@@ -72,18 +72,24 @@ function pushed(pawl: InProcess, receivers: readonly Receiver[]): Push[] {
   return [...handed];
 }
 
-test.each([0, 1])("whoever has by push what is over is told also when the command is, too, %i ms later", async (by) => {
-  const time = new Clocks();
-  const pawl = new InProcess({ time });
-  const given = { deployment: "d", command: "c", executionMs: 1000, ttlMs: 1000 + by };
-  const { commandId } = await pawl.call("command.create", given);
-  expect(pushed(pawl, [receiver(7)])).toMatchObject([{ connection: 7 }]);
-  time.pass(2000);
-  expect(await pawl.call("command.get", { commandId })).toMatchObject({ state: "EXPIRED", attempt: 1 + by });
-  const told = pawl.notified.filter(({ method }) => method === "command.cancelled");
-  const reason = by === 0 ? "EXPIRED" : "EXECUTION_TIME";
-  expect(told).toEqual([{ connection: 7, method: "command.cancelled", params: { commandId, reason } }]);
-});
+test.each([0, 1])(
+  "whoever has by push what is over is told also when the command is, too, %i ms later",
+  async (by) => {
+    const time = new Clocks();
+    const pawl = new InProcess({ time });
+    const given = { deployment: "d", command: "c", executionMs: 1000, ttlMs: 1000 + by };
+    const { commandId } = await pawl.call("command.create", given);
+    expect(pushed(pawl, [receiver(7)])).toMatchObject([{ connection: 7 }]);
+    time.pass(2000);
+    expect(await pawl.call("command.get", { commandId })).toMatchObject({
+      state: "EXPIRED",
+      attempt: 1 + by,
+    });
+    const told = pawl.notified.filter(({ method }) => method === "command.cancelled");
+    const reason = by === 0 ? "EXPIRED" : "EXECUTION_TIME";
+    expect(told).toEqual([{ connection: 7, method: "command.cancelled", params: { commandId, reason } }]);
+  },
+);
 
 test("what is handed to a receiver alone counts when the others are handed out", async () => {
   const pawl = new InProcess({ time: new Clocks() });
