@@ -556,16 +556,17 @@ export class Waiters implements Contenders {
 
   /**
    * True if a call waits under a key that was parked before another one, or at all if that is none, and that the turn
-   * under way has not served. If a sort is given, a call of that sort.
+   * under way has not served, also under a beginning of it. If a sort is given, a call of that sort.
    */
   waitsBefore(key: string, than: Parked | undefined, sort?: string): boolean {
-    const sorts = this.#byKey.get(key)?.sorts;
-    if (sorts === undefined) return false;
+    const lines = this.#linesOf(key);
+    if (lines.length === 0) return false;
     const before = (than as Entry | undefined)?.number ?? Number.POSITIVE_INFINITY;
     const isBefore = (entries: Set<Entry> | undefined): boolean =>
       entries !== undefined && (nextOf(entries.values())?.number ?? before) < before;
-    if (sort !== undefined) return isBefore(sorts.get(sort));
-    for (const entries of sorts.values()) if (isBefore(entries)) return true;
+    for (const { sorts } of lines) {
+      if (sort !== undefined ? isBefore(sorts.get(sort)) : [...sorts.values()].some(isBefore)) return true;
+    }
     return false;
   }
 

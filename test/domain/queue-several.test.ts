@@ -244,6 +244,28 @@ describe("waiting for several queues", () => {
     expect(await checkpoint.claimed).toBe("p/1");
   });
 
+  test("is given what is first in its order of all that one call has added, unless another waited for that before", async () => {
+    const add = (queues: Queues): Promise<unknown> =>
+      queues.pawl.call("queue.enqueueMany", {
+        batches: [
+          { queue: "p/a", payloads: [1] },
+          { queue: "p/b", payloads: [1], priority: 5 },
+        ],
+      });
+    const first = async (...waiting: { queues: string[] }[]): Promise<unknown[]> => {
+      const queues = new Queues();
+      const claimed = [];
+      for (const each of waiting) claimed.push((await queues.waiting(each)).claimed);
+      await add(queues);
+      return await Promise.all(claimed);
+    };
+    expect(await first({ queues: ["p/*"] })).toEqual(["p/b"]);
+    expect(await first({ queues: ["p/b", "p/a"] })).toEqual(["p/b"]);
+    expect(await first({ queues: ["p/a", "p/b"] })).toEqual(["p/a"]);
+    expect(await first({ queues: ["p/b"] }, { queues: ["p/*"] })).toEqual(["p/b", "p/a"]);
+    expect(await first({ queues: ["x", "p/*"] }, { queues: ["p/*"] })).toEqual(["p/b", "p/a"]);
+  });
+
   test("wakes nobody but the first, whatever it waits for and however many wait", async () => {
     const queues = new Queues(undefined, new Clocks());
     const names = Array.from({ length: 63 }, (_, index) => `other-${index}`);

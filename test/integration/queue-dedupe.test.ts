@@ -124,6 +124,20 @@ describe.each(CHANGES)("onExisting %s", (onExisting, outcome) => {
   });
 });
 
+test("keepTime keeps the delay of a batch that waits for another, which begins with the end of that", async () => {
+  const queue = await Queue.open("kept-delay");
+  const { batch: other } = await queue.enqueue("other", { sourceKey: "other" });
+  const after = [other.batchId];
+  const { batch } = await queue.enqueue("first", { after, delayMs: 3_600_000 });
+  const kept = await queue.enqueue("second", { after, delayMs: 1, onExisting: "keepTime" });
+  expect(kept).toMatchObject({ outcome: "kept", batch: { state: "blocked", payloads: ["second"] } });
+  const { claimId, leaseToken } = await queue.claim();
+  await queue.client.call("queue.complete", { claimId, leaseToken });
+  const now = (await queue.client.call("queue.get", { batchId: batch.batchId })).batch;
+  expect(now.state).toBe("scheduled");
+  expect(now.availableAt).toBeGreaterThanOrEqual(batch.enqueuedAt + 3_600_000);
+});
+
 describe("onExisting rerun", () => {
   test.each(["ready", "scheduled", "claimed"] as const)(
     "of a batch that is %s waits for its end",

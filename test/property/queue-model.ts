@@ -475,6 +475,8 @@ export class Model {
     if (payloads.length > 1000) return "exhausted";
     const wasBlocked = batch.state === "blocked";
     const { availableAt, since } = batch;
+    const leftMs = batch.isNamed ? 0 : Math.max(availableAt - this.now, 0);
+    const delayMs = wasBlocked && batch.after !== undefined ? batch.delayMs : leftMs;
     if (!appends && given.onExisting !== "keepTime") {
       if (given.maxDelayMs !== undefined) batch.replaceUntil ??= this.now + given.maxDelayMs;
       const until = Math.max(this.now, batch.replaceUntil ?? NEVER);
@@ -505,6 +507,7 @@ export class Model {
     this.awaits(batch, after);
     // The old time of one that waits for others again counts once they have ended.
     if (wasBlocked && keepsTime(given) && batch.waits) Object.assign(batch, { availableAt, since });
+    if (keepsTime(given)) batch.delayMs = delayMs;
     return undefined;
   }
 

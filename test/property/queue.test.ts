@@ -120,12 +120,7 @@ class World {
       this.waiting = undefined;
       return;
     }
-    let next = waiting.next();
-    // What one operation made free in several queues is looked for in the order in which it was: that of each may be.
-    if (next !== undefined && named === undefined && answer !== undefined && !(answer instanceof Error)) {
-      const { queue } = answer.claim ?? { queue: next.head.params.queue };
-      next = model.next(queue, waiting.boundary, waiting.maxBatches);
-    }
+    const next = waiting.next();
     if (next === undefined && named?.every(isOver) !== true) {
       expect(answer).toBeUndefined();
       return;

@@ -46,15 +46,30 @@ function* claimOneOf(
   env: Env,
   held: HeldClaims | undefined,
 ): Operation<Outcome<Claimed>> {
-  // Nothing else of what it waits for has changed: that would wake it by itself.
   if (env.woken !== null) {
-    const found = yield* takingOf(queueOfWaitKey(env.woken), params, env, held);
-    return found === undefined ? waitFor(entries, params, held) : yield* found.take();
+    const woken = yield* takingOf(queueOfWaitKey(env.woken), params, env, held);
+    // Whatever else of what it waits for changes wakes it by itself.
+    if (woken === undefined) return waitFor(entries, params, held);
+    // One call may have added to several of its queues. Of those in a shared place only this one is locked.
+    const first = env.reach === undefined ? yield* takingOfAny(entries, params, env, held) : undefined;
+    const isOthers = first !== undefined && env.waitsBefore(waitKey(first.queue));
+    return yield* (first === undefined || isOthers ? woken : first).take();
   }
   for (const entry of entries) {
     if ("queue" in entry || !(yield* listMore(entry.prefix, env))) continue;
     return new Unfinished((later) => claim(params, later));
   }
+  const first = yield* takingOfAny(entries, params, env, held);
+  if (first !== undefined) return yield* first.take();
+  return env.mayWait ? waitFor(entries, params, held) : { claim: null };
+}
+
+function* takingOfAny(
+  entries: readonly Entry[],
+  params: Parsed<"queue.claim">,
+  env: Env,
+  held: HeldClaims | undefined,
+): Operation<Taking | undefined> {
   let first: Taking | undefined;
   for (const entry of entries) {
     const taking =
@@ -64,8 +79,7 @@ function* claimOneOf(
     first = firstOf(first, taking);
     if (first !== undefined && params.order !== "oldest") break;
   }
-  if (first !== undefined) return yield* first.take();
-  return env.mayWait ? waitFor(entries, params, held) : { claim: null };
+  return first;
 }
 
 function* takingOf(
@@ -81,7 +95,7 @@ function* takingOf(
   const choice = yield* choiceOf(queue, params, env);
   if (choice === undefined) return undefined;
   const { priority, enqueue_seq } = choice.found.head;
-  return { priority, enqueue_seq, take: () => claimGroup(choice, params, env) };
+  return { queue, priority, enqueue_seq, take: () => claimGroup(choice, params, env) };
 }
 
 /** The first batch that may be claimed of all queues whose names begin so. */

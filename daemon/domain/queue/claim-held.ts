@@ -128,6 +128,7 @@ export class HeldClaims {
 
 /** Something that may be claimed: its place in the order, and what claims it. */
 export interface Taking {
+  readonly queue: string;
   readonly priority: number;
   readonly enqueue_seq: number;
   take(): Operation<Claimed>;
@@ -166,9 +167,10 @@ export function* takingBeside(
   if (params.boundary === "active_turn_checkpoint" && policy !== "earliest_safe_boundary") return undefined;
   const { again } = first;
   if (again !== undefined) {
-    return { priority, enqueue_seq, take: () => takeUp(queue, again, params, env) };
+    return { queue, priority, enqueue_seq, take: () => takeUp(queue, again, params, env) };
   }
   return {
+    queue,
     priority,
     enqueue_seq,
     *take() {

@@ -23,8 +23,8 @@ const selectTurned = sql<TurnedRow>(
   "SELECT enqueue_seq, batch_id, state FROM pawl_batch WHERE enqueue_seq = :seq",
 );
 
-const selectOwnAfter = sql<{ after_ids: string | null; state: BatchState }>(`
-  SELECT m.after_ids, b.state FROM pawl_batch_more m CROSS JOIN pawl_batch b
+const selectOwnAfter = sql<{ after_ids: string | null; delay_ms: number | null; state: BatchState }>(`
+  SELECT m.after_ids, m.delay_ms, b.state FROM pawl_batch_more m CROSS JOIN pawl_batch b
   WHERE m.enqueue_seq = :seq AND b.enqueue_seq = :seq`);
 
 const selectWaiting = sql<WaitingRow>(`
@@ -412,9 +412,10 @@ export function* keepAfter(
   return true;
 }
 
-/** Whether a batch was enqueued to wait for others. */
-export function* waitedForOthers(seq: number): Operation<boolean> {
-  return ((yield* one(selectOwnAfter, { seq }))?.after_ids ?? null) !== null;
+/** The delay that a batch was given for the time after those that it waits for; undefined if it waits for none. */
+export function* delayAfterOthers(seq: number): Operation<{ readonly delayMs: number } | undefined> {
+  const own = yield* one(selectOwnAfter, { seq });
+  return own === undefined || own.after_ids === null ? undefined : { delayMs: own.delay_ms ?? 0 };
 }
 
 /** A batch waits for nothing any more: it is removed, or something else is asked for in its place. */

@@ -6,7 +6,7 @@ import { digestOfMeaning, PLAIN_CHARACTERS } from "../../json/digest.js";
 import { nestingLevels } from "../../json/raw-json.js";
 import { insert, NEW_KEY, type Operation, run, sql, write } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import { type After, dropAfter, isBlocked, keepAfter, waitedForOthers } from "./flows.js";
+import { type After, delayAfterOthers, dropAfter, isBlocked, keepAfter } from "./flows.js";
 import { isFollowing, setFollower } from "./followers.js";
 import { enterIds, isStep, newId } from "./ids.js";
 import { addTo, forgetHeads, move, settingsOfQueue, touchKey } from "./queue-row.js";
@@ -290,12 +290,13 @@ function shownNew(
 /** Keeps what a batch waits for, and shows it as it is then: it may have been cancelled at once. */
 function* shownWaiting(
   row: NewRow,
-  { params, after }: Draft,
+  { after }: Draft,
+  delayMs: number | undefined,
   queueText: string,
   trace: string | null,
   env: Env,
 ): Operation<Batch> {
-  if (after !== undefined && (yield* keepAfter(row.enqueue_seq, after, params.delayMs, env))) {
+  if (after !== undefined && (yield* keepAfter(row.enqueue_seq, after, delayMs, env))) {
     const cancelled = (yield* byId(row.batch_id)) as FoundRow;
     yield* readMore(cancelled);
     return shownBatch(cancelled, queueText, undefined, env);
@@ -345,7 +346,7 @@ export function* add(draft: Draft, env: Env, followsSeq: number | null = null): 
   if (row.key !== null) yield* touchKey(queueId, row.key, env);
   announce(row, queue, env);
   if (followsSeq !== null) yield* setFollower(followsSeq, enqueueSeq);
-  return yield* shownWaiting(row, draft, queueText, trace, env);
+  return yield* shownWaiting(row, draft, params.delayMs, queueText, trace, env);
 }
 
 /**
@@ -361,10 +362,10 @@ export function* replace(
 ): Operation<Batch> {
   const { enqueue_seq: enqueueSeq, queue_id: queueId, batch_id: batchId, source_key: sourceKey } = before;
   const { params, payloads } = draft;
-  const hadAfter = before.has_more !== null && (yield* waitedForOthers(enqueueSeq));
-  if (hadAfter) yield* dropAfter(enqueueSeq, before.state);
+  const hadAfter = before.has_more === null ? undefined : yield* delayAfterOthers(enqueueSeq);
+  if (hadAfter !== undefined) yield* dropAfter(enqueueSeq, before.state);
   const wasBlocked = before.state === "blocked";
-  const isFollower = wasBlocked && (!hadAfter || (yield* isFollowing(enqueueSeq)));
+  const isFollower = wasBlocked && (hadAfter === undefined || (yield* isFollowing(enqueueSeq)));
   const isWaiting = isFollower || (draft.after !== undefined && isBlocked(draft.after));
   const isDelayed = before.available_at > env.now || (before.available_at_wall ?? 0) > env.wallMs;
   const timed = keepsTime
@@ -406,5 +407,8 @@ export function* replace(
   if (hasMore !== null) yield* run(replaceMore, { enqueueSeq, trace });
   if (before.has_more === null && hasMore !== null) yield* run(setHasMore, { enqueueSeq });
   env.effects.tell("queue", params.queue, "updated", batchId);
-  return yield* shownWaiting(row, draft, JSON.stringify(params.queue), trace, env);
+  const leftMs = before.available_at_wall === null ? Math.max(before.available_at - env.now, 0) : 0;
+  const keptDelayMs = wasBlocked && hadAfter !== undefined ? hadAfter.delayMs : leftMs;
+  const delayMs = keepsTime ? keptDelayMs : params.delayMs;
+  return yield* shownWaiting(row, draft, delayMs, JSON.stringify(params.queue), trace, env);
 }
