@@ -78,6 +78,8 @@ export interface ConnectionOptions {
 
 /** Lines that are read beyond the requests that may be in flight: the next one may end the wait of one of those. */
 const LINES_BEYOND_IN_FLIGHT = 8;
+/** Lines of one connection that are cut while those of all are more than a turn takes up. */
+const LINES_IN_CROWD = 16;
 /** After so many bytes a connection is not read until a next round of the event loop. */
 const REST_AFTER_BYTES = 128 * 1024;
 /** A refused peer may be in the middle of writing; what it still sends is read and dropped for so long. */
@@ -484,6 +486,7 @@ export class Connection implements Peer, Reader, Source {
     if (this.#outgoing.congested) return false;
     const inFlight = this.#inFlight + this.#waitingLines;
     if (inFlight >= MAX_IN_FLIGHT_REQUESTS && this.#waitingLines >= LINES_BEYOND_IN_FLIGHT) return false;
+    if (this.#waitingLines >= LINES_IN_CROWD && this.#options.unread.isCrowded) return false;
     if (this.#waitingBytes >= (this.#options.unread.isRoomy ? MAX_UNREAD_BYTES : SMALL_BYTES)) return false;
     const heldBytes = this.#parkedBytes + this.#heldBytes;
     return this.#waitingBytes + heldBytes + this.#outgoing.unreadBytes < MAX_UNSENT_BYTES;
@@ -503,16 +506,16 @@ export class Connection implements Peer, Reader, Source {
     this.#readBytes += bytes;
     if (this.#readBytes < REST_AFTER_BYTES) return;
     this.#readBytes = 0;
-    this.socket.pause();
+    this.#stopReading();
     afterRest(() => {
-      if (!this.#paused) this.socket.resume();
+      if (!this.#paused) this.#readAgain();
     });
   }
 
   #pause(): void {
     if (this.#paused) return;
     this.#paused = true;
-    this.socket.pause();
+    this.#stopReading();
     this.#hangUpWatch.start({ tryNow: false });
   }
 
@@ -520,7 +523,27 @@ export class Connection implements Peer, Reader, Source {
     if (!this.#paused) return;
     this.#paused = false;
     if (this.#state === "open") this.#hangUpWatch.stop();
+    this.#readAgain();
+  }
+
+  /**
+   * Node reads on for a stream that was paused, up to 64 KiB at once and more of them, as long as the kernel has some.
+   * With a hundred connections that takes longer than a turn. So its reading is stopped, after it was begun for that.
+   */
+  #stopReading(): void {
+    this.socket.pause();
+    queueMicrotask(() => {
+      const handle = handleOf(this.socket);
+      if (!this.socket.isPaused() || handle?.reading !== true) return;
+      handle.reading = false;
+      handle.readStop();
+    });
+  }
+
+  #readAgain(): void {
     this.socket.resume();
+    // The stream takes it that its last read is still under way, and would not begin another.
+    if (handleOf(this.socket)?.reading === false) this.socket._read(0);
   }
 
   #ended(): void {
@@ -573,6 +596,11 @@ export class Connection implements Peer, Reader, Source {
 
 /** With room for a line end of two characters. */
 const lineBuffers = new BufferPool(DEFAULT_MAX_MESSAGE_BYTES + 2);
+
+/** Node's own view of a socket: whether it is read. */
+function handleOf(socket: Socket): { reading: boolean; readStop: () => number } | undefined {
+  return (socket as unknown as { _handle?: { reading: boolean; readStop: () => number } })._handle;
+}
 
 function tooLarge({ maxMessageBytes }: ConnectionOptions): string {
   return `The line is longer than ${maxMessageBytes} bytes, so it was not executed and the connection is closed. Split the request, or start pawld with a larger --max-message-bytes.`;

@@ -15,6 +15,8 @@ export interface Source {
 
 /** A line that is no longer than this needs no room of what all share, and as many requests of one connection. */
 export const SMALL_BYTES = 64 * 1024;
+/** More requests than one turn takes up: once so many are cut and wait, a connection has only a few of its own cut. */
+const CROWD_LINES = 2048;
 /** At least so many long lines may be under way. */
 const MIN_LONG_LINES = 4;
 /** While others wait for room, a connection loses its own when it has sent, or read, nothing for so long ... */
@@ -34,6 +36,7 @@ export class Unread {
   maxLineBytes: number;
   /** Of requests that wait to be taken up. */
   #queuedBytes = 0;
+  #queuedLines = 0;
   /** The connections with a long line under way, or with many requests. */
   readonly #large = new Map<Source, { mark: number; since: number; begun: number; room: number }>();
   #lineBytes = 0;
@@ -54,13 +57,19 @@ export class Unread {
     return this.#waiting.size === 0 && this.bytes < this.#maxBytes;
   }
 
+  /** True if no turn takes up all that is cut. Each line that waits is an object more that no garbage collection frees. */
+  get isCrowded(): boolean {
+    return this.#queuedLines >= CROWD_LINES;
+  }
+
   get #maxBytes(): number {
     return Math.max(MAX_ALL_UNREAD_BYTES, MIN_LONG_LINES * this.maxLineBytes);
   }
 
-  /** Counts requests that are cut and not yet taken up. */
+  /** Counts a request that is cut, with its bytes, or taken up, with as many less. */
   queued(by: number): void {
     this.#queuedBytes += by;
+    this.#queuedLines += Math.sign(by);
     if (by < 0 && this.#waiting.size > 0) this.#giveRoom();
   }
 
