@@ -32,6 +32,7 @@ import { HangUpWatch } from "./hang-up-watch.js";
 import { Lane, type Siblings } from "./inbox.js";
 import type { HangUps } from "./kernel.js";
 import { Outgoing } from "./outgoing.js";
+import type { ReadingRounds, ReadSource } from "./reading-rounds.js";
 import { afterRest } from "./resting.js";
 import { SMALL_BYTES, type Source, type Unread } from "./unread.js";
 import { type Reader, UNKNOWN_ANSWER_BYTES, type Unsent } from "./unsent.js";
@@ -51,6 +52,7 @@ export interface ConnectionOptions {
   /** The replies and the requests of all connections. */
   unsent: Unsent;
   unread: Unread;
+  readingRounds: ReadingRounds;
   /** False while so many of its requests as one turn may take up are performed outside of turns, by a database. */
   mayTakeUp: (connection: Connection) => boolean;
   /** A complete line has arrived: it is to be taken up in the next turn. */
@@ -99,7 +101,7 @@ const FORGETTING = 0.9;
  * daemon closes. `refused`: what the peer sends is dropped, its earlier requests are still answered, then the
  * daemon closes. `closing`: the last bytes are on their way. `closed`: nobody is there.
  */
-export class Connection implements Peer, Reader, Source {
+export class Connection implements Peer, Reader, Source, ReadSource {
   readonly caller: Caller;
   readonly siblings: Siblings;
   readonly readOnly: boolean;
@@ -114,6 +116,8 @@ export class Connection implements Peer, Reader, Source {
   readonly #hangUpWatch: HangUpWatch;
   #state: "open" | "ended" | "refused" | "closing" | "closed" = "open";
   #paused = false;
+  #rests = false;
+  readRound = Number.NEGATIVE_INFINITY;
   /** True once what it sends is dropped, since the daemon ends. */
   #dropsArrivals = false;
   /** Bytes that were read since the last rest. */
@@ -162,6 +166,7 @@ export class Connection implements Peer, Reader, Source {
       },
     );
     socket.on("data", (chunk: Buffer) => {
+      options.readingRounds.read(this, chunk.length);
       this.#rest(chunk.length);
       if (this.#state !== "open" || this.#dropsArrivals) return;
       this.#lines.push(chunk);
@@ -506,8 +511,10 @@ export class Connection implements Peer, Reader, Source {
     this.#readBytes += bytes;
     if (this.#readBytes < REST_AFTER_BYTES) return;
     this.#readBytes = 0;
+    this.#rests = true;
     this.#stopReading();
     afterRest(() => {
+      this.#rests = false;
       if (!this.#paused) this.#readAgain();
     });
   }
@@ -533,11 +540,24 @@ export class Connection implements Peer, Reader, Source {
   #stopReading(): void {
     this.socket.pause();
     queueMicrotask(() => {
-      const handle = handleOf(this.socket);
-      if (!this.socket.isPaused() || handle?.reading !== true) return;
-      handle.reading = false;
-      handle.readStop();
+      if (this.socket.isPaused()) this.holdReading();
     });
+  }
+
+  get isNew(): boolean {
+    return this.socket.bytesRead === 0;
+  }
+
+  holdReading(): boolean {
+    const handle = handleOf(this.socket);
+    if (handle?.reading !== true) return false;
+    handle.reading = false;
+    handle.readStop();
+    return true;
+  }
+
+  readOn(): void {
+    if (!this.#paused && !this.#rests) this.#readAgain();
   }
 
   #readAgain(): void {

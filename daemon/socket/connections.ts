@@ -3,6 +3,7 @@ import type { Access } from "./access.js";
 import { Connection, type ConnectionOptions } from "./connection.js";
 import type { Siblings } from "./inbox.js";
 import type { HangUps } from "./kernel.js";
+import { ReadingRounds } from "./reading-rounds.js";
 import { Unread } from "./unread.js";
 import { Unsent } from "./unsent.js";
 
@@ -38,6 +39,7 @@ export class Connections {
   readonly #siblings = new Map<number, Siblings & { open: number }>();
   readonly #unsent: Unsent;
   readonly #unread: Unread;
+  readonly #readingRounds = new ReadingRounds(this);
   #maxMessageBytes: number;
   /** How many were closed because of what they kept in memory. */
   #overloads = 0;
@@ -110,6 +112,7 @@ export class Connections {
       maxMessageBytes: this.#maxMessageBytes,
       unsent: this.#unsent,
       unread: this.#unread,
+      readingRounds: this.#readingRounds,
       onOverload: (overloaded, reason) => {
         this.#overloads += 1;
         this.#events.onOverload(overloaded, reason);
