@@ -193,9 +193,13 @@ export class Inbox<From extends LineSource> {
   readonly #processor: ProcessorTime;
   /** How much more time dear requests have taken than others since something waits. */
   #dearLeadMs = 0;
-  /** A lane whose next request is to have a turn of its own, and how many turns others may have before. */
+  /**
+   * A lane whose next request is to have a turn of its own, how many turns others may have before, and how many more
+   * those may who have used no more than anybody: they would wait for all of it.
+   */
   #putOff: Lane | undefined;
   #turnsBefore = 0;
+  #moreTurns = 0;
   /** True if the turn has taken up something. */
   #isBegun = false;
   /** True if it may matter in this turn what a request needed of the processor. */
@@ -388,6 +392,7 @@ export class Inbox<From extends LineSource> {
       if (wholeTurns > 0 && this.#putOff === undefined) {
         this.#putOff = lane;
         this.#turnsBefore = wholeTurns;
+        this.#moreTurns = wholeTurns;
         continue;
       }
       if (wholeTurns > 0) {
@@ -513,20 +518,18 @@ export class Inbox<From extends LineSource> {
     if (lane.waitingSince !== undefined) lane.state = "held";
     else if (lane.stopped) this.#nextTurn.push(lane);
     else if (lane.isEmpty) lane.state = "empty";
-    else this.#place(lane);
+    else this.#place(lane, false);
   }
 
-  #place(lane: Lane): void {
+  /** @param mayBeFresh false if it was served just now: whoever asks for one request goes before its next. */
+  #place(lane: Lane, mayBeFresh = true): void {
     lane.state = "ready";
     lane.usedMs ??= this.#mayTakeMore ? this.#now + NEWCOMER_MS : this.#now;
-    if (lane.usedMs > this.#now) {
-      lane.placedMs = lane.usedMs;
-      insert(this.#heap, lane);
-    } else {
-      lane.usedMs = this.#now;
-      lane.placedMs = this.#now;
-      this.#fresh.push(lane);
-    }
+    const isFresh = mayBeFresh && lane.usedMs <= this.#now;
+    lane.usedMs = Math.max(lane.usedMs, this.#now);
+    lane.placedMs = lane.usedMs;
+    if (isFresh) this.#fresh.push(lane);
+    else insert(this.#heap, lane);
   }
 
   /** How many whole turns the next request of a lane may well take, or the next step of what it has begun. */
@@ -536,8 +539,9 @@ export class Inbox<From extends LineSource> {
 
   #next(): Lane | undefined {
     if (this.#isBegun || this.#putOff === undefined) return this.#nextOfOthers();
+    const isFresh = this.#firstFresh < this.#fresh.length;
     // It may be dear itself, and come first by its place.
-    const lane = this.#turnsBefore > 0 ? this.#nextOfOthers() : undefined;
+    const lane = this.#turnsBefore > (isFresh ? -this.#moreTurns : 0) ? this.#nextOfOthers() : undefined;
     if (lane !== undefined) return lane;
     const putOff = this.#putOff;
     this.#putOff = undefined;
@@ -565,14 +569,12 @@ export class Inbox<From extends LineSource> {
   /** True if a lane that was put aside has waited long enough, and has used no more than the others. */
   get #isForAside(): boolean {
     const lane = this.#aside[0];
-    if (lane === undefined) return false;
-    const isFresh = this.#firstFresh < this.#fresh.length;
+    // While dozens wait that have had less, each of those that are fresh has one request before them, and only one.
+    if (lane === undefined || this.#firstFresh < this.#fresh.length) return false;
     const other = this.#heap[0];
     // Who is in the middle of a line has had more already, and goes on with what is dear as a whole.
-    if (this.#dearLeadMs > DEAR_LEAD_MS)
-      return !isFresh && other?.isBegun === true && lane.placedMs <= other.placedMs;
-    const othersMs = isFresh ? this.#now : other?.placedMs;
-    return othersMs === undefined || (lane.usedMs as number) <= othersMs;
+    if (this.#dearLeadMs > DEAR_LEAD_MS) return other?.isBegun === true && lane.placedMs <= other.placedMs;
+    return other === undefined || (lane.usedMs as number) <= other.placedMs;
   }
 
   #takeAside(): Lane | undefined {

@@ -452,7 +452,11 @@ export class Attempt {
   /** Performs the calls whose conditions were made true by a turn that had no time left for them. */
   serveLeft(): void {
     const begun = this.#beginWoken();
-    for (const key of this.#waiters.left()) this.#serveKey(key, true);
+    let isFirst = true;
+    for (const key of this.#waiters.left()) {
+      this.#serveKey(key, isFirst ? "goesOn" : "mayWait");
+      isFirst = false;
+    }
     this.#endWoken(begun);
     this.#serveAllWoken();
   }
@@ -514,9 +518,10 @@ export class Attempt {
   /**
    * Performs the calls that wait under a key. Returns false if some were left for a later turn.
    *
-   * @param goesOn true if only those are performed that an earlier turn has left.
+   * @param how `goesOn` if only those are performed that an earlier turn has left, `mayWait` if that need not be in
+   * this one.
    */
-  #serveKey(key: string, goesOn = false): boolean {
+  #serveKey(key: string, how: "woken" | "goesOn" | "mayWait" = "woken"): boolean {
     const alone = this.#waiters.overtaking(key);
     if (alone !== undefined) {
       // One goes on even when the time is over, and whom another lets go first comes before that one.
@@ -529,7 +534,7 @@ export class Attempt {
       this.#waiters.servedAll(key);
       return true;
     }
-    const rest = goesOn ? this.#waiters.leftOf(key) : this.#behindOthers.get(key);
+    const rest = how !== "woken" ? this.#waiters.leftOf(key) : this.#behindOthers.get(key);
     const line = this.#waiters.wokenBy(key, rest);
     if (line === undefined) {
       this.#waiters.servedAll(key);
@@ -537,14 +542,17 @@ export class Attempt {
     }
     this.begin();
     // The first is served even when the time is over: what came free must not go to a call that comes before the rest.
+    // In a line that cannot be, and to try one of hundreds may take a millisecond each.
     let isFirst = true;
     for (let parked = line.next(); parked !== undefined; parked = line.next()) {
       if (this.#holdsUp(parked)) {
         this.#waiters.holdUp(parked, { isTimedOut: false });
         continue;
       }
-      if (!isFirst && this.#isOverForWoken) {
-        this.#waiters.leave(key, line.rest);
+      const isNeeded = isFirst && (how === "goesOn" || parked.lineKey === undefined);
+      if (!isNeeded && this.#isOverForWoken) {
+        // Else it stays as the earlier turn has left it, before those of which some are served in this one.
+        if (how !== "mayWait" || !isFirst) this.#waiters.leave(key, line.rest);
         return false;
       }
       isFirst = false;

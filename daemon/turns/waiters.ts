@@ -376,8 +376,9 @@ export class Waiters implements Contenders {
   commit(): void {
     this.apart.forget();
     for (const [key, left] of this.#marks.leaving) {
+      // Whatever a turn had no time for comes first in the next.
+      this.#left.delete(key);
       if (left !== undefined) this.#left.set(key, left);
-      else this.#left.delete(key);
     }
     this.#marks.leaving.clear();
     if (this.#marks.touched.length === 0) return;
