@@ -542,14 +542,16 @@ export class Attempt {
     }
     this.begin();
     // The first is served even when the time is over: what came free must not go to a call that comes before the rest.
-    // In a line that cannot be, and to try one of hundreds may take a millisecond each.
+    // In a line that cannot be, and to try each of hundreds takes some milliseconds; but whom another lets go first comes
+    // before that one.
     let isFirst = true;
     for (let parked = line.next(); parked !== undefined; parked = line.next()) {
       if (this.#holdsUp(parked)) {
         this.#waiters.holdUp(parked, { isTimedOut: false });
         continue;
       }
-      const isNeeded = isFirst && (how === "goesOn" || parked.lineKey === undefined);
+      const isInLine = parked.lineKey !== undefined && this.#letFirst.size === 0;
+      const isNeeded = isFirst && (how === "goesOn" || !isInLine);
       if (!isNeeded && this.#isOverForWoken) {
         // Else it stays as the earlier turn has left it, before those of which some are served in this one.
         if (how !== "mayWait" || !isFirst) this.#waiters.leave(key, line.rest);
