@@ -10,6 +10,10 @@ import { ProcessorTime, type Usage } from "./processor-time.js";
 export interface Siblings {
   /** How many of them have something that waits for its turn. */
   ready: number;
+  /** How long the last request of one of them took. */
+  tookMs?: number;
+  /** The place of the next of them that is new, or has waited for long, on the scale of `usedMs`. */
+  nextPlaceMs?: number;
 }
 
 /** A connection, as far as the inbox needs to know it. */
@@ -90,6 +94,8 @@ export class Lane {
   placedMs = 0;
   /** How long the last request took, or the last step of one. */
   tookMs = 0;
+  /** True until it has a place behind its siblings. */
+  isNew = true;
   /** True if its last request was expected to have a long answer. */
   expectedLong = false;
   /** How many requests may have taken long by chance. */
@@ -430,6 +436,8 @@ export class Inbox<From extends LineSource> {
       this.#charge(lane, isByChance ? Math.min(lane.tookMs || DEAR_MS, DEAR_MS) : neededMs);
       lane.chances = Math.min(lane.chances + (isByChance ? -1 : 1 / REQUESTS_PER_CHANCE), MAX_CHANCES);
       lane.tookMs = neededMs;
+      lane.isNew = false;
+      lane.connection.siblings.tookMs = neededMs;
     }
     this.#putBack();
   }
@@ -525,11 +533,29 @@ export class Inbox<From extends LineSource> {
   #place(lane: Lane, mayBeFresh = true): void {
     lane.state = "ready";
     lane.usedMs ??= this.#mayTakeMore ? this.#now + NEWCOMER_MS : this.#now;
-    const isFresh = mayBeFresh && lane.usedMs <= this.#now;
-    lane.usedMs = Math.max(lane.usedMs, this.#now);
+    const isBehind = lane.usedMs <= this.#now;
+    if (isBehind) lane.usedMs = mayBeFresh ? this.#now : this.#nextPlace(lane);
     lane.placedMs = lane.usedMs;
-    if (isFresh) this.#fresh.push(lane);
+    if (isBehind && mayBeFresh) this.#fresh.push(lane);
     else insert(this.#heap, lane);
+  }
+
+  /**
+   * Where a lane belongs that is new, or has waited and so has used less than others: behind those of its siblings that
+   * have such a place already, as if each took as long as the last one. All at once, they would hold up who asks for
+   * little.
+   */
+  #nextPlace({ connection }: Lane): number {
+    const { siblings } = connection;
+    const place = Math.max(siblings.nextPlaceMs ?? 0, this.#now);
+    siblings.nextPlaceMs = place + Math.min(siblings.tookMs ?? 0, DEAR_MS);
+    return place;
+  }
+
+  /** Those that were put aside go on among the others, once these have had as much. */
+  #bringBack(): void {
+    while (this.#aside.length > 0 && ((this.#aside[0] as Lane).usedMs as number) < this.#now)
+      this.#place(removeLeast(this.#aside) as Lane, false);
   }
 
   /** How many whole turns the next request of a lane may well take, or the next step of what it has begun. */
@@ -549,6 +575,7 @@ export class Inbox<From extends LineSource> {
   }
 
   #nextOfOthers(): Lane | undefined {
+    if (this.#aside.length > 0 && this.#dearLeadMs <= DEAR_LEAD_MS) this.#bringBack();
     if (this.#isForAside) return this.#takeAside();
     for (let lane = this.#nextInOrder(); lane !== undefined; lane = this.#nextInOrder()) {
       if (this.#leavesUnbegun(lane)) this.#unbegun.push(lane);
@@ -612,7 +639,9 @@ export class Inbox<From extends LineSource> {
     }
     for (let lane = removeLeast(this.#heap); lane !== undefined; lane = removeLeast(this.#heap)) {
       // Answers written meanwhile count too.
-      if ((lane.usedMs as number) <= lane.placedMs) return lane;
+      if (!lane.isNew && (lane.usedMs as number) <= lane.placedMs) return lane;
+      if (lane.isNew) lane.usedMs = Math.max(lane.usedMs as number, this.#nextPlace(lane));
+      lane.isNew = false;
       lane.placedMs = lane.usedMs as number;
       insert(this.#heap, lane);
     }

@@ -287,6 +287,30 @@ function mostBetween(
   return most;
 }
 
+test("one waits for few of the requests of one process that are dear now and then, however many wait", () => {
+  const turns = new Turns();
+  const polite = new Source();
+  const siblings = { ready: 0 };
+  const others = Array.from({ length: 100 }, () => new Source(siblings));
+  let number = 0;
+  // Some are dear by what is known, and some are not.
+  const push = (each: Source): void =>
+    turns.inbox.push(each, line("list", number++ % 1200 < 600 ? 0.4 : 0.7));
+  for (const each of [...others, ...others]) push(each);
+  let most = 0;
+  for (let ping = 0; ping < 2000; ping += 1) {
+    turns.inbox.push(polite, PING);
+    const before = turns.performed.length;
+    for (let isDone = false; !isDone; ) {
+      const taken = turns.turn();
+      for (const each of taken) if (each !== polite) push(each);
+      isDone = taken.includes(polite);
+    }
+    most = Math.max(most, turns.performed.indexOf(polite, before) - before);
+  }
+  expect(most).toBeLessThan(10);
+});
+
 /** Pings of which every so many is another. */
 function pingsWith(other: Buffer, every: number): Buffer[] {
   return Array.from({ length: 400 }, (_, index) => (index % every === every - 1 ? other : PING));
