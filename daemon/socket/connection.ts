@@ -5,6 +5,7 @@
  *     framing     bytes to messages   hang-up-watch  finds out that it has closed
  *     outgoing    replies to it       dear-requests  what a line is expected to take
  *     resting     has those wait that send much
+ *     reading-rounds                  ends a round of reading that takes too long
  *     processor-time                  what a request needed of the processor
  *     unsent, unread, garbage         the memory that all connections share
  *     connections, access, listener, served-sockets, supervisor, kernel  who connects, and where
