@@ -57,7 +57,7 @@ export class Unread {
     return this.#waiting.size === 0 && this.bytes < this.#maxBytes;
   }
 
-  /** True if no turn takes up all that is cut. Each line that waits is an object more that no garbage collection frees. */
+  /** True if no turn takes up all that is cut: each line that waits is one more object for garbage collections. */
   get isCrowded(): boolean {
     return this.#queuedLines >= CROWD_LINES;
   }

@@ -542,8 +542,8 @@ export class Attempt {
     }
     this.begin();
     // The first is served even when the time is over: what came free must not go to a call that comes before the rest.
-    // In a line that cannot be, and to try each of hundreds takes some milliseconds; but whom another lets go first comes
-    // before that one.
+    // In a line that cannot be, and to try each of hundreds takes some milliseconds; but whom another lets go first
+    // comes before that one.
     let isFirst = true;
     for (let parked = line.next(); parked !== undefined; parked = line.next()) {
       if (this.#holdsUp(parked)) {

@@ -5,6 +5,7 @@ import type { Store } from "../../daemon/dist/store/store.js";
 import { TurnLoop } from "../../daemon/dist/turns/turn-loop.js";
 import { Clocks, START } from "../clocks.js";
 import { InProcess, rowsOf } from "../in-process.js";
+import { until } from "../until.js";
 
 const HOUR_MS = 3_600_000;
 
@@ -434,4 +435,22 @@ test("no turn follows another for a connection that has closed, several of whose
   const before = turns;
   for (let more = 0; more < 10; more++) await new Promise((resolve) => setImmediate(resolve));
   expect(turns - before).toBeLessThanOrEqual(1);
+});
+
+test("of the calls in lines that one change lets through a turn performs no more than it has time for", async () => {
+  const pawl = new InProcess({ turnMs: () => 0, processes: true, postgresql: null });
+  const paths = Array.from({ length: 20 }, (_, number) => `${number}.ts`);
+  const reserve = (name: string, owner: string, connection: number, more: object) =>
+    pawl.call("path.reserve", { root: "/r", patterns: [name], owner, ...more }, connection);
+  for (const name of paths) await reserve(name, "holder", 1, { releaseOn: "disconnect" });
+  const served = paths.map(async (name, number) => {
+    await reserve(name, name, 2 + number, { waitMs: 60_000 });
+    return pawl.turns;
+  });
+  await until(() => pawl.loop.waiting === paths.length);
+
+  pawl.disconnect(1);
+  const turns = await Promise.all(served);
+  const most = Math.max(...turns.map((turn) => turns.filter((other) => other === turn).length));
+  expect(most).toBeLessThan(5);
 });

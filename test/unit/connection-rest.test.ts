@@ -118,7 +118,7 @@ test("of many that rest a few go on in each round, in their order", async () => 
   expect(gone).toEqual([...gone.keys()]);
 });
 
-test("once a round of reading has taken long, those that send much and new ones wait for the next, last those it read", async () => {
+test("after a long round of reading, those that send much and new ones wait for the next, last those it read", async () => {
   const told: string[] = [];
   const source = (name: string, isNew: boolean) => ({
     readRound: Number.NEGATIVE_INFINITY,
