@@ -437,7 +437,8 @@ export class Inbox<From extends LineSource> {
       lane.chances = Math.min(lane.chances + (isByChance ? -1 : 1 / REQUESTS_PER_CHANCE), MAX_CHANCES);
       lane.tookMs = neededMs;
       lane.isNew = false;
-      lane.connection.siblings.tookMs = neededMs;
+      const { siblings } = lane.connection;
+      if (neededMs >= DEAR_MS / 4 || siblings.tookMs !== undefined) siblings.tookMs = neededMs;
     }
     this.#putBack();
   }

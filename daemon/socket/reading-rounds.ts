@@ -3,7 +3,7 @@ import { elapsed } from "../clock.js";
 /** After so long no more is read in a round of the event loop: less than a turn lasts. */
 const MAX_ROUND_MS = 4;
 /** A shorter chunk takes no time worth telling. */
-const LONG_CHUNK_BYTES = 4096;
+const LONG_CHUNK_BYTES = 8192;
 /** Who has sent none in so many rounds that had some is not held up by those who have. */
 const LATELY_ROUNDS = 64;
 
