@@ -553,7 +553,11 @@ export class SideBySide {
     // The others were told of all that it has woken, or have told of it.
     this.#place.wakeLeft(turn.wokenElsewhere);
     const { wokenLater } = turn;
-    if (wokenLater.size > 0) setTimeout(() => this.#place.wake(wokenLater, true), LEFT_MS).unref();
+    if (wokenLater.size === 0) return;
+    setTimeout(() => {
+      for (const key of wokenLater) this.#place.setting.leftBefore.add(key);
+      this.#place.wake(wokenLater, true);
+    }, LEFT_MS).unref();
   }
 }
 

@@ -796,6 +796,7 @@ export class Place implements LinesPlace {
       waiters: this.#waiters,
       busy: this.#busy,
       registered: this.#registered,
+      leftBefore: new Set(),
       daemon: () => this.#life?.number ?? 0,
       known,
       ticksHere: (ticks) => (ticks % MACHINES === machine ? Math.floor(ticks / MACHINES) : undefined),

@@ -41,6 +41,8 @@ export interface TurnSetting extends Pick<Env, "mode" | "idDigits" | "sign" | "i
   readonly waiters: Waiters;
   /** The keys of which all daemons know that calls wait here under them. */
   readonly registered: Set<string>;
+  /** The keys whose calls were left to others for their time: the next turn performs them. */
+  readonly leftBefore: Set<string>;
   /** The number of this daemon. */
   readonly daemon: () => number;
   /** The calls that wait and that some turn is performing again: no other does so meanwhile. */
@@ -168,11 +170,17 @@ export class SharedTurn {
     keep();
   }
 
-  /** Others wait under these keys too: now and then what comes free is left to them, lest they wait for ever. */
+  /**
+   * Others wait under these keys too, or did so before: now and then what comes free is left to them, lest they wait
+   * for ever, but not twice in a row.
+   */
   #leaveSome(keys: readonly string[]): void {
+    const { leftBefore } = this.#setting;
     for (const key of keys) {
-      if (pooledRandom(1).readUInt8() < LEFT_TO_OTHERS_OF_256) this.#leftToOthers.add(key);
+      if (!leftBefore.has(key) && pooledRandom(1).readUInt8() < LEFT_TO_OTHERS_OF_256)
+        this.#leftToOthers.add(key);
     }
+    if (leftBefore.size > 0) for (const key of this.#scopes ?? leftBefore) leftBefore.delete(key);
   }
 
   get #waiters(): Waiters {
