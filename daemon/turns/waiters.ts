@@ -637,16 +637,23 @@ class WokenLine {
   }
 
   next(): Parked | undefined {
-    if (this.#given !== undefined) {
-      const entry = nextOf(this.#given.rest);
-      if (entry === undefined) this.#heads.splice(this.#heads.indexOf(this.#given), 1);
-      else this.#given.entry = entry;
-    }
+    if (this.#given !== undefined) this.#goOn(this.#given);
     this.#given = undefined;
+    // Whoever was served since may have ended the wait of another sort.
+    for (let index = this.#heads.length - 1; index >= 0; index -= 1) {
+      const head = this.#heads[index] as Head;
+      if (!isWaiting(head.entry)) this.#goOn(head);
+    }
     for (const head of this.#heads) {
       if (this.#given === undefined || isBefore(head, this.#given)) this.#given = head;
     }
     return this.#given?.entry;
+  }
+
+  #goOn(head: Head): void {
+    const entry = nextOf(head.rest);
+    if (entry === undefined) this.#heads.splice(this.#heads.indexOf(head), 1);
+    else head.entry = entry;
   }
 
   /** The call that `next` gave last, and those behind it. */
@@ -737,9 +744,13 @@ function lineOf(lines: Map<string, KeyLine>, key: string): KeyLine {
 
 function nextOf(entries: Iterator<Entry>): Entry | undefined {
   for (let next = entries.next(); !next.done; next = entries.next()) {
-    if (next.value.state !== "serving") return next.value;
+    if (isWaiting(next.value)) return next.value;
   }
   return undefined;
+}
+
+function isWaiting({ state }: Entry): boolean {
+  return state !== "serving" && state !== "gone";
 }
 
 function add<K>(map: Map<K, Set<Entry>>, key: K, entry: Entry): void {

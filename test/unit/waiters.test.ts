@@ -62,6 +62,21 @@ describe("a parked call", () => {
     expect(waiters.size).toBe(0);
   });
 
+  test("is not tried once one of another sort that was tried before it has ended its wait", () => {
+    const [served, ended] = [new Wait("k", "exclusive"), new Wait("k", "shared")].map((wait, index) =>
+      waiters.park(callOf(index), wait, 0),
+    );
+    const line = waiters.wokenBy("k");
+    expect(line?.next()).toBe(served);
+    waiters.serve(ended as Parked);
+    expect(line?.next()).toBeUndefined();
+    // What is served twice takes the next one under its key with it.
+    waiters.commit();
+    waiters.park(first, new Wait("k"), 0);
+    waiters.commit();
+    expect(parkedUnder("k")).toContain(first);
+  });
+
   test("is gone when it is served in the turn that parked it, whatever becomes of that turn", () => {
     waiters.park(first, new Wait("k"), 0);
     for (const parked of woken("k")) waiters.serve(parked);
