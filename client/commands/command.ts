@@ -4,6 +4,7 @@ import { command } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { duration, whenShort } from "../terminal/quantities.js";
 import { isWatching, showListed, WATCH } from "../terminal/watch.js";
+import { saidOfNone } from "./empty-list.js";
 
 type Command = Result<"command.get">;
 type State = Command["state"];
@@ -45,9 +46,11 @@ const list = command({
         ...(state === undefined ? {} : { state }),
         ...(limit === undefined ? {} : { limit }),
       });
+      const isNone = found.commands.length === 0;
+      const none = isNone ? await saidOfNone("There are no such commands.", "command", client) : "";
       return () => {
-        output.result(found, () => (found.commands.length === 0 ? "" : commandTable(found.commands, output)));
-        if (found.commands.length === 0) output.note("There are no such commands.");
+        output.result(found, () => (isNone ? "" : commandTable(found.commands, output)));
+        if (isNone) output.note(none);
         if (found.next !== undefined) output.note("There are more; --limit lists more of them.");
       };
     };

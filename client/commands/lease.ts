@@ -3,6 +3,7 @@ import { command, UsageError } from "../terminal/command.js";
 import { duration, plural } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
 import { isWatching, showListed, WATCH } from "../terminal/watch.js";
+import { saidOfNone } from "./empty-list.js";
 
 export type Holder = Result<"lease.list">["leases"][number];
 
@@ -44,10 +45,11 @@ const leases = command({
         held.push(...page.leases);
         after = page.next;
       } while (after !== undefined);
+      const none = held.length === 0 ? await saidOfNone("No leases are held.", "lease", client) : "";
       return () =>
         output.result({ leases: held }, () => {
           if (held.length === 0) {
-            output.note("No leases are held.");
+            output.note(none);
             return "";
           }
           const isMore = held.some((each) => heldAs(each) !== "");

@@ -8,6 +8,7 @@ import { runUnder } from "../process/run-under.js";
 import { command } from "../terminal/command.js";
 import { duration, plural } from "../terminal/quantities.js";
 import { isWatching, showListed, WATCH } from "../terminal/watch.js";
+import { saidOfNone } from "./empty-list.js";
 import { exitCodeOf, HOLD_OPTIONS, holdOptionsOf } from "./holding.js";
 import { heldFor } from "./lease.js";
 
@@ -127,10 +128,12 @@ const paths = command({
         reservations.push(...page.reservations);
         after = page.next;
       } while (after !== undefined);
+      const none =
+        reservations.length === 0 ? await saidOfNone("No paths are reserved.", "path", client) : "";
       return () =>
         output.result({ reservations }, () => {
           if (reservations.length === 0) {
-            output.note("No paths are reserved.");
+            output.note(none);
             return "";
           }
           return output.table(

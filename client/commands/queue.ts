@@ -8,6 +8,7 @@ import { bytes, count, duration, plural, when } from "../terminal/quantities.js"
 import { printable } from "../terminal/text.js";
 import { shorten } from "../terminal/values.js";
 import { isWatching, showListed, WATCH } from "../terminal/watch.js";
+import { saidOfNone } from "./empty-list.js";
 
 /** Payloads of a batch that a list shows. */
 const MAX_SHOWN_PAYLOADS = 3;
@@ -38,11 +39,15 @@ const queues = command({
         found.push(...page.queues);
         after = page.next;
       } while (after !== undefined);
-      const none = queue !== undefined && !output.json && !(await isThere(queue, client));
+      const isNone = queue !== undefined && !output.json && !(await isThere(queue, client));
+      const isEmpty = !isNone && found.length === 0;
+      const none = isEmpty
+        ? await saidOfNone("There are no queues. A queue exists by being used.", "queue", client)
+        : "";
       return () =>
         output.result({ queues: found }, () => {
-          if (!none && found.length > 0) return queueTable(found, output);
-          output.note(none ? noQueue(queue) : "There are no queues. A queue exists by being used.");
+          if (!isNone && found.length > 0) return queueTable(found, output);
+          output.note(isNone ? noQueue(queue) : none);
           return "";
         });
     };

@@ -6,6 +6,7 @@ import { type DaemonProcess, madeForTests, Place, REPOSITORY } from "../daemon.j
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
 import type { RawClient } from "../raw-client.js";
 import { makePlace, toldOf } from "../shared-daemons.js";
+import { pawl } from "./cli-program.js";
 
 test("what every daemon loads has nothing that speaks to PostgreSQL", () => {
   const bundle = join(REPOSITORY, "daemon/dist/bundle");
@@ -35,6 +36,18 @@ describe.skipIf(!HAS_POSTGRESQL)("names that daemons share", () => {
     const [first, second] = daemons() as [DaemonProcess, DaemonProcess];
     return [await first.place.connect(), await second.place.connect()];
   }
+
+  test.each(["leases", "queues", "paths", "commands"])(
+    "pawl %s says of an empty list that it is of this node",
+    async (list) => {
+      const [{ place }] = daemons() as [DaemonProcess];
+      const { code, stdout, stderr } = await pawl([list], { socket: place.socket });
+      expect([code, stdout]).toEqual([0, ""]);
+      expect(stderr).toMatch(
+        /^(No|There are no) .+ on this node: what is kept in PostgreSQL \(s\/\*.*\) is found by its name\.\n$/,
+      );
+    },
+  );
 
   test("a sequence goes on over both, and what is not shared does not", async () => {
     const [first, second] = await connect();
