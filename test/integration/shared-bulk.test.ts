@@ -102,10 +102,7 @@ describe.skipIf(!HAS_POSTGRESQL)("many batches of a shared queue", () => {
     const isWaiting = "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
     await until(() => postgres().psql(isWaiting).output.trim() === "t");
     const others = Array.from({ length: 20 }, (_, index) => enqueue(index + 2));
-    // What is sent after them is read after them.
-    const after = await place.connect();
-    await after.call("daemon.ping", {});
-    await after.call("daemon.ping", {});
+    await until(async () => (await client.call("daemon.stats", {})).requests["queue.enqueue"] === 22);
     await session.close();
     await Promise.all([first, ...others]);
     expect(turns() - before).toBe(1);
