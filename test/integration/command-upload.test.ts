@@ -8,6 +8,7 @@ import { NAMES_ARE_SHARED, sharedDaemon, startDaemon } from "../daemon.js";
 import { sized } from "../long-form.js";
 import type { RawClient } from "../raw-client.js";
 import { expectRefusal } from "../refusal.js";
+import { until } from "../until.js";
 
 const LARGE_BYTES = sized(100_000_000, 30_000_000);
 const PIECE_BYTES = 512 * 1024;
@@ -137,6 +138,24 @@ describe.each(Object.entries(TEXTS))("a %s upload", (_size, text) => {
     expect(await stateOf(client, commandId)).toBe("PENDING_UPLOAD");
     await upload({ commandId, offset: half, chunk: bytes.subarray(half), final: true });
     expect(await paramsOf(commandId)).toBe(text);
+  });
+
+  test("to a receiver that has gone cannot be completed, though its last piece comes alone", async () => {
+    const deployment = newDeployment();
+    const receiver = await daemon().place.connect();
+    await receiver.call("command.lease", { deployment, owner: "r", incarnation: "gone" });
+    await receiver.destroy();
+    const params = { deployment, command: "run", incarnation: "gone", upload: { sizeBytes: bytes.length } };
+    let created = await client.call("command.create", params);
+    await until(async () => {
+      created = await client.call("command.create", params);
+      return created.state === "FAILED";
+    });
+    const { commandId } = created;
+    for (const offset of [0, half]) {
+      const error = await refusal({ commandId, offset, chunk: bytes.subarray(offset), final: true });
+      expect(expectRefusal(error, "invalid_state").data).toMatchObject({ from: "FAILED" });
+    }
   });
 
   test("that ended before it was complete cannot be completed", async () => {

@@ -166,6 +166,8 @@ function* bytesOf(
   const parts: Uint8Array[] = [];
   for (let at = from; at < Math.min(to, offset); ) {
     const more = yield* storedAnswer({ seq, attempt }, at, Math.min(to, offset));
+    if (more.length === 0)
+      throw new Error(`the pieces of an answer that were stored end at ${at}, not at ${offset}`);
     parts.push(...more);
     at += more.reduce((sum, { length }) => sum + length, 0);
   }

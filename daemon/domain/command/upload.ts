@@ -92,6 +92,8 @@ function* isEnd(row: CommandRow, offset: number, bytes: Buffer): Operation<boole
   if (row.uploaded === 0) return (yield* inlinePiece(row, offset, row.requestBytes)).equals(bytes);
   for (let at = offset; at < row.requestBytes; ) {
     const piece = Buffer.concat(yield* storedParts(row, at, row.requestBytes));
+    // Of one that failed as it was created nothing was ever stored, and what is old is removed in steps.
+    if (piece.length === 0) return false;
     if (!piece.equals(bytes.subarray(at - offset, at - offset + piece.length))) return false;
     at += piece.length;
   }
