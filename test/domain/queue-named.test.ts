@@ -225,6 +225,17 @@ describe("waiting for batches by their ids", () => {
     await expect(taken).rejects.toMatchObject({ kind: "invalid_params" });
   });
 
+  test("is refused once one of its batches is gone that had ended, and was brought back blocked", async () => {
+    const queue = new Queue();
+    const a = await queue.enqueue("a", { delayMs: 1000 });
+    const b = await queue.enqueue("b", { after: [a] });
+    const { taken } = await queue.waiting([a, b]);
+    await queue.pawl.call("queue.cancel", { batchId: b });
+    await queue.pawl.call("queue.retry", { batchId: b });
+    await queue.pawl.call("queue.purge", { batchIds: [b] });
+    await expect(taken).rejects.toMatchObject({ kind: "not_found" });
+  });
+
   test("is served at a checkpoint what is replaced by what may be claimed there", async () => {
     const queue = new Queue();
     const gated = { sourceKey: "s", deliveryPolicy: "after_current_turn_commit" } as const;

@@ -7,7 +7,7 @@ import fc from "fast-check";
 import { afterAll, expect, test } from "vitest";
 import { Clocks } from "../clocks.js";
 import { InProcess } from "../in-process.js";
-import { sized, TORTURE } from "../long-form.js";
+import { sized } from "../long-form.js";
 import { pickFrom, report } from "./histories.js";
 
 const QUEUES = ["q", "p/a", "p/b", "p/c/d"];
@@ -486,7 +486,7 @@ function history(
   });
 }
 
-test.skipIf(!TORTURE).each([
+test.each([
   ["claims and enqueues", history((profile) => [...ofQueues(profile), ...OF_ALL]), ":memory:", 60],
   ["receivers", history(() => [...OF_COMMANDS, ...OF_ALL]), ":memory:", 20],
   [

@@ -42,10 +42,9 @@ export function* claimNamed(
     [head] = rows;
   }
   if (head === undefined) {
-    const unfinished = all.filter(({ state }) => !isFinal(state));
-    if (!env.mayWait || unfinished.length === 0) return { claim: null };
-    const keys = unfinished.map(({ enqueue_seq: seq }) => finishedKey(seq));
-    // Others wait for other batches, and these may be moved to another queue.
+    if (!env.mayWait || all.every(({ state }) => isFinal(state))) return { claim: null };
+    const keys = all.map(({ enqueue_seq: seq }) => finishedKey(seq));
+    // Others wait for other batches, and these may be moved to another queue, or be brought back and purged.
     return new Wait([namedKey(queue), ...keys], "named", { isAlone: true, keysChange: true });
   }
 
