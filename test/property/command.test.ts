@@ -7,7 +7,7 @@ import { AsynchronousInProcess } from "../asynchronous.js";
 import { Clocks, START } from "../clocks.js";
 import { InProcess } from "../in-process.js";
 import { sized } from "../long-form.js";
-import { pickFrom, report } from "./histories.js";
+import { pickFrom, replay, report } from "./histories.js";
 
 const CONNECTIONS = [1, 2, 3];
 /** Of one that nothing ends. */
@@ -587,22 +587,7 @@ test.each([
   await fc.assert(
     fc.asyncProperty(
       fc.array(fc.oneof(...ops), { minLength: 20, maxLength: 60, size: "max" }),
-      async (drawn) => {
-        const world = new World(Daemon, path);
-        try {
-          for (const each of drawn) {
-            await each(world);
-            await world.compare();
-          }
-          expect(world.pawl.rolledBack).toEqual([]);
-        } catch (error) {
-          const { message, actual, expected } = error as Error & { actual?: unknown; expected?: unknown };
-          const apart = `${JSON.stringify(actual)}, not ${JSON.stringify(expected)}`;
-          throw new Error(`${message}\n${apart}\n${world.calls.join("\n")}`);
-        } finally {
-          world.pawl.close();
-        }
-      },
+      async (drawn) => await replay(new World(Daemon, path), drawn),
     ),
     { numRuns: sized(40 * runs, runs), asyncReporter: report },
   );

@@ -8,7 +8,7 @@ import { afterAll, expect, test } from "vitest";
 import { Clocks } from "../clocks.js";
 import { InProcess } from "../in-process.js";
 import { sized } from "../long-form.js";
-import { pickFrom, report } from "./histories.js";
+import { pickFrom, replay, report } from "./histories.js";
 
 const QUEUES = ["q", "p/a", "p/b", "p/c/d"];
 const CONNECTIONS = [1, 2];
@@ -497,20 +497,7 @@ test.each([
   ],
 ] as const)("%s: nobody waits for what is there", { timeout: 900_000 }, async (_, ops, path, runs) => {
   await fc.assert(
-    fc.asyncProperty(ops, async (drawn) => {
-      const world = new World(path);
-      try {
-        for (const each of drawn) {
-          await each(world);
-          await world.compare();
-        }
-        expect(world.pawl.rolledBack).toEqual([]);
-      } catch (error) {
-        throw new Error(`${(error as Error).message}\n${world.calls.join("\n")}`);
-      } finally {
-        world.pawl.close();
-      }
-    }),
+    fc.asyncProperty(ops, async (drawn) => await replay(new World(path), drawn)),
     { numRuns: sized(20 * runs, runs), asyncReporter: report },
   );
 });
