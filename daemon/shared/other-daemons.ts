@@ -12,6 +12,7 @@ import { TOLD_AFTER_PART } from "./held.js";
 import { messageOfAll } from "./messages.js";
 import { LOOK_AT_CLOCK, type Seen } from "./place-clock.js";
 import { Session } from "./session.js";
+import { isDoneWithin } from "./within.js";
 
 /** The time between two looks whether the database answers, and whether other daemons have gone. */
 const MAX_PULSE_MS = 1000;
@@ -107,12 +108,7 @@ export class OtherDaemons {
    * no other daemon is there nobody could renew for a while, so that each grace begins anew.
    */
   async inherit(life: Life): Promise<void> {
-    let timer: NodeJS.Timeout | undefined;
-    const over = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, MAX_INHERIT_MS);
-    });
-    await Promise.race([this.#inherit(life), over]);
-    clearTimeout(timer);
+    await isDoneWithin(this.#inherit(life), MAX_INHERIT_MS);
   }
 
   async #inherit(life: Life): Promise<void> {

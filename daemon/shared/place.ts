@@ -15,6 +15,7 @@
 //     gathered, batch  statements that go out together
 //     statements, schema, tables  the SQL; own-tables has the tables of names in PostgreSQL alone
 //     place-clock    the time of the place         failure   what its errors mean
+//     within         waits for something for so long
 import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import type { Mode, NotificationName } from "@pawl/protocol";
 import { type PawlError, refuse } from "@pawl/protocol/errors";
@@ -69,6 +70,7 @@ import { Silence } from "./silence.js";
 import { AS_THEY_ARE, SnapshotReads } from "./snapshot-reads.js";
 import { TABLES, TablesReplaced, useTables } from "./tables.js";
 import type { ScopedCall, SharedTurn, TurnSetting } from "./turn.js";
+import { isDoneWithin } from "./within.js";
 
 /** A database that was lost is asked for again after so long, then twice as long, up to the most. */
 const FIRST_RETRY_MS = 50;
@@ -239,13 +241,9 @@ export class Place implements LinesPlace {
 
   /** Connects. Where the database is away that goes on in the background; throws where it is not fit (`PawlError`). */
   async start(): Promise<void> {
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<"late">((resolve) => {
-      timer = setTimeout(() => resolve("late"), STARTING_MS);
-    });
     const connecting = this.#connect();
     try {
-      if ((await Promise.race([connecting, late])) === "late") {
+      if (!(await isDoneWithin(connecting, STARTING_MS))) {
         this.#options.log.warn(AWAY_AT_START);
         connecting.catch((error) => this.#connectAgain(error));
       }
@@ -254,7 +252,6 @@ export class Place implements LinesPlace {
       this.#options.log.warn({ err: error }, AWAY_AT_START);
       this.#connectLater();
     }
-    clearTimeout(timer);
     if (this.#life !== undefined) await this.#others.inherit(this.#life);
     this.#look = setInterval(() => {
       this.#granted.dropLapsed();
@@ -907,13 +904,11 @@ export class Place implements LinesPlace {
     // What has come is performed for a while. Then nothing takes effect any more of which nobody would hear: the rest
     // is refused, commits that have gone out are waited for, and of those that say nothing nobody knows what they did.
     const ended = this.#allEnded();
-    const endedWithin = (withinMs: number): Promise<unknown> =>
-      Promise.race([ended, new Promise((resolve) => setTimeout(resolve, withinMs).unref())]);
-    await endedWithin(PERFORMING_MS);
+    await isDoneWithin(ended, PERFORMING_MS);
     this.#turns.refuse(refusal);
-    await endedWithin(COMMITTING_MS);
+    await isDoneWithin(ended, COMMITTING_MS);
     this.#pool.lose(refusal);
-    await endedWithin(REFUSING_MS);
+    await isDoneWithin(ended, REFUSING_MS);
     this.#refuseWaiting(refusal);
   }
 

@@ -14,6 +14,7 @@ import { ConnectionOrder } from "./connection-order.js";
 import { Place, type PlaceOptions, type Request } from "./place.js";
 import { PlacedCall } from "./placed-call.js";
 import type { SharedNoun, SharedRule } from "./specification.js";
+import { isDoneWithin } from "./within.js";
 
 /**
  * A call that is performed at a place, and not in this process's turns; or about schedules, which are `sought`, since
@@ -402,17 +403,11 @@ const MAX_GRAPH_MS = 2000;
 
 /** Waits for something about a place; false if its database is away, or silent for so long. */
 async function isDone(asked: Promise<void>, mostMs: number): Promise<boolean> {
-  let timer: NodeJS.Timeout | undefined;
-  const silent = new Promise<boolean>((resolve) => {
-    timer = setTimeout(() => resolve(false), mostMs).unref();
-  });
   try {
-    return await Promise.race([asked.then(() => true), silent]);
+    return await isDoneWithin(asked, mostMs);
   } catch (error) {
     if (error instanceof PawlError) return false;
     throw error;
-  } finally {
-    clearTimeout(timer);
   }
 }
 
