@@ -47,7 +47,9 @@ const list = command({
         ...(limit === undefined ? {} : { limit }),
       });
       const isNone = found.commands.length === 0;
-      const none = isNone ? await saidOfNone("There are no such commands.", "command", client) : "";
+      const none = isNone
+        ? await saidOfNone("There are no such commands.", "command", { client, output })
+        : "";
       return () => {
         output.result(found, () => (isNone ? "" : commandTable(found.commands, output)));
         if (isNone) output.note(none);

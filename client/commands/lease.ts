@@ -45,7 +45,8 @@ const leases = command({
         held.push(...page.leases);
         after = page.next;
       } while (after !== undefined);
-      const none = held.length === 0 ? await saidOfNone("No leases are held.", "lease", client) : "";
+      const none =
+        held.length === 0 ? await saidOfNone("No leases are held.", "lease", { client, output }) : "";
       return () =>
         output.result({ leases: held }, () => {
           if (held.length === 0) {

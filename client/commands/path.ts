@@ -129,7 +129,9 @@ const paths = command({
         after = page.next;
       } while (after !== undefined);
       const none =
-        reservations.length === 0 ? await saidOfNone("No paths are reserved.", "path", client) : "";
+        reservations.length === 0
+          ? await saidOfNone("No paths are reserved.", "path", { client, output })
+          : "";
       return () =>
         output.result({ reservations }, () => {
           if (reservations.length === 0) {

@@ -42,7 +42,7 @@ const queues = command({
       const isNone = queue !== undefined && !output.json && !(await isThere(queue, client));
       const isEmpty = !isNone && found.length === 0;
       const none = isEmpty
-        ? await saidOfNone("There are no queues. A queue exists by being used.", "queue", client)
+        ? await saidOfNone("There are no queues. A queue exists by being used.", "queue", { client, output })
         : "";
       return () =>
         output.result({ queues: found }, () => {
