@@ -67,6 +67,12 @@ class World {
     this.pawl = new InProcess({ time: this.time, path });
   }
 
+  disconnect(connection: number): undefined {
+    this.calls.push(`disconnect ${connection}`);
+    this.parked = this.parked.filter((each) => each.connection !== connection);
+    this.pawl.disconnect(connection);
+  }
+
   /** Performs a call, whatever its answer is; undefined for a refusal. */
   async call<N extends MethodName>(
     method: N,
@@ -423,17 +429,16 @@ const cancelCommand = pick.map(
 const pass = fc.constantFrom(20, 40, 60, 100, 1000, 70_000, 8 * 24 * 3_600_000).map(
   (ms): Op =>
     (world) => {
+      // Waits end by timers of the process, for which no time passes here.
+      if (ms >= WAIT_MS) for (const each of CONNECTIONS) world.disconnect(each);
       world.calls.push(`pass ${ms}`);
       world.time.pass(ms);
     },
 );
 const disconnect = connection.map(
   (number): Op =>
-    (world) => {
-      world.calls.push(`disconnect ${number}`);
-      world.parked = world.parked.filter((each) => each.connection !== number);
-      world.pawl.disconnect(number);
-    },
+    (world) =>
+      world.disconnect(number),
 );
 const restart = fc.constant<Op>((world) => {
   world.restart();
