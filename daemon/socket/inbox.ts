@@ -43,6 +43,8 @@ const MAX_DEAR_LEAD_MS = 50;
 const REQUESTS_PER_CHANCE = 16;
 /** ... and so many, one soon after the other. */
 const MAX_CHANCES = 4;
+/** So many lanes are looked at for one whose next request takes less than a whole turn. */
+const MAX_LOOKED_AT = 64;
 /** An answer of so many bytes or more is expected to take time to be written. */
 const LONG_ANSWER_BYTES = 64 * 1024;
 /**
@@ -206,6 +208,8 @@ export class Inbox<From extends LineSource> {
   #putOff: Lane | undefined;
   #turnsBefore = 0;
   #moreTurns = 0;
+  /** What others have since a request took a whole turn, as it could be expected to: the turn to come, or this one. */
+  #othersTurn: "none" | "next" | "this" = "none";
   /** True if the turn has taken up something. */
   #isBegun = false;
   /** True if it may matter in this turn what a request needed of the processor. */
@@ -354,6 +358,7 @@ export class Inbox<From extends LineSource> {
   #beginTurn(): void {
     this.#turn += 1;
     this.#isBegun = false;
+    if (this.#othersTurn === "this") this.#othersTurn = "none";
     this.#stopped = 0;
     this.#turnsBefore -= 1;
     // Where turns take up all that there is, nobody waits for others, whatever each is charged for.
@@ -428,6 +433,7 @@ export class Inbox<From extends LineSource> {
   #took(ms: number): void {
     const neededMs = this.#neededOf(ms) + besideMs(this.#servedLine);
     const wasExpected = this.#learn(neededMs);
+    if (wasExpected && neededMs >= WHOLE_TURN_MS) this.#othersTurn = "next";
     const lane = this.#serving;
     if (lane !== undefined) {
       const isUnclear = this.#servedLine === undefined || !isCertain(this.#servedLine, neededMs);
@@ -565,6 +571,11 @@ export class Inbox<From extends LineSource> {
   }
 
   #next(): Lane | undefined {
+    if (this.#othersTurn === "this" || (this.#othersTurn === "next" && !this.#isBegun)) {
+      const short = this.#nextShort();
+      this.#othersTurn = short === undefined ? "none" : "this";
+      if (short !== undefined) return short;
+    }
     if (this.#isBegun || this.#putOff === undefined) return this.#nextOfOthers();
     const isFresh = this.#firstFresh < this.#fresh.length;
     // It may be dear itself, and come first by its place.
@@ -573,6 +584,27 @@ export class Inbox<From extends LineSource> {
     const putOff = this.#putOff;
     this.#putOff = undefined;
     return putOff;
+  }
+
+  /**
+   * Who came while a request took a whole turn, and asks for less: they do not wait for another such one, too, which
+   * may have used a little less.
+   */
+  #nextShort(): Lane | undefined {
+    const fresh = this.#fresh;
+    const end = Math.min(fresh.length, this.#firstFresh + MAX_LOOKED_AT);
+    for (let at = this.#firstFresh; at < end; at++) {
+      const lane = fresh[at] as Lane;
+      if (!this.#isShort(lane)) continue;
+      fresh.splice(at, 1);
+      return lane;
+    }
+    const least = this.#heap[0];
+    return least !== undefined && !least.isNew && this.#isShort(least) ? this.#nextInHeap() : undefined;
+  }
+
+  #isShort({ nextLine, tookMs }: Lane): boolean {
+    return this.#wholeTurnsOf(nextLine, tookMs) === 0;
   }
 
   #nextOfOthers(): Lane | undefined {
@@ -638,6 +670,10 @@ export class Inbox<From extends LineSource> {
       }
       return lane;
     }
+    return this.#nextInHeap();
+  }
+
+  #nextInHeap(): Lane | undefined {
     for (let lane = removeLeast(this.#heap); lane !== undefined; lane = removeLeast(this.#heap)) {
       // Answers written meanwhile count too.
       if (!lane.isNew && (lane.usedMs as number) <= lane.placedMs) return lane;

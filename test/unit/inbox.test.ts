@@ -287,6 +287,33 @@ function mostBetween(
   return most;
 }
 
+test("who comes while a request takes a whole turn does not wait for another such one", () => {
+  const turns = new Turns();
+  const [polite] = open(turns, 1) as [Source];
+  const siblings = { ready: 0 };
+  const others = Array.from({ length: 10 }, () => new Source(siblings));
+  const push = (each: Source): void => turns.inbox.push(each, line("dear", 20));
+  for (const each of others) push(each);
+  let most = 0;
+  for (let ping = 0; ping < 400; ping += 1) {
+    // A whole turn of one of them, and another ping by the end of it.
+    for (let taken = turns.turn(); ; taken = turns.turn()) {
+      for (const each of taken) if (each !== polite) push(each);
+      if (taken.some((each) => each !== polite)) break;
+    }
+    turns.inbox.push(polite, PING);
+    const before = turns.performed.length;
+    for (let taken = turns.turn(); ; taken = turns.turn()) {
+      for (const each of taken) if (each !== polite) push(each);
+      if (taken.includes(polite)) break;
+    }
+    // The first two show what such a request takes.
+    if (ping >= 2) most = Math.max(most, turns.performed.indexOf(polite, before) - before);
+  }
+  expect(most).toBe(0);
+  expect(turns.performed.filter((each) => each !== polite).length).toBeGreaterThan(400);
+});
+
 test("one waits for few of the requests of one process that are dear now and then, however many wait", () => {
   const turns = new Turns();
   const polite = new Source();
