@@ -180,7 +180,8 @@ const EMPTY = Buffer.alloc(0);
  *
  * A request that takes a whole turn or more would hold back the answers of all that were taken up before it in its
  * turn. So it has a turn of its own: once nothing else waits, or others have had as many turns as it takes. Long lines
- * of which nothing is known have one, too.
+ * of which nothing is known have one, too. Before another such one come those who ask for less, though they have used a
+ * little more.
  *
  * Requests that are done in steps keep what they have collected until the last one. Once all together keep much, these
  * come to their end before other dear ones are begun: hundreds of pages that grow at once would fill the memory.
