@@ -193,7 +193,14 @@ export class PostgreSql {
     const children = spawnSync("pgrep", ["-P", `${pid}`], { encoding: "utf8" })
       .stdout.trim()
       .split("\n");
-    for (const each of [pid, ...children.map(Number)]) process.kill(each, signal);
+    for (const each of [pid, ...children.map(Number)]) {
+      try {
+        process.kill(each, signal);
+      } catch (error) {
+        // A session may have ended since.
+        if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+      }
+    }
   }
 
   /** Runs a script; `\echo` marks places in what it prints, errors among it. It stops at an error if told so. */

@@ -29,8 +29,8 @@ export interface Violation {
 /** Raised when there are too many explanations to follow them all. */
 export class TooManyExplanations extends Error {}
 
-/** More explanations than these are not followed: memory. */
-const MAX_EXPLANATIONS = 20_000;
+/** More explanations than these are not followed: memory. An hour of faults had some with more than 20,000. */
+const MAX_EXPLANATIONS = 200_000;
 /** The same while the window of a violation is sought, which is tried again for each of its operations. */
 const MAX_EXPLANATIONS_OF_WINDOW = 500;
 /** Of a window, the most operations that are tried one by one. */
