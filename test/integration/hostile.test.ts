@@ -416,8 +416,8 @@ async function flood(daemon: DaemonProcess, request: string): Promise<Socket> {
   return socket;
 }
 
-// Each connection has its share of the time, so that there are as few of them, and what they ask for as dear, as it takes
-// for a short request to cost less than that share of a dear one on a busy machine, too.
+// Each connection has its share of the time: so few of them ask for something so dear that a short request costs less
+// than that share of a dear one on a busy machine, too.
 // What a database performs is dear there, and takes this process no time that short requests would wait for.
 test.skipIf(NAMES_ARE_SHARED)(
   "a flood of dear requests by ten connections has at most one answered before each short request",
