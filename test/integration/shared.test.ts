@@ -57,9 +57,9 @@ describe.skipIf(!HAS_POSTGRESQL)("names that daemons share", () => {
     );
     const said = "That is so on this node: what is kept in PostgreSQL (s/*, S*) is found by its name.\n";
     expect((await run("state")).stderr).toContain(said);
-    await run("next", "FR");
+    await run("next", "OWN");
     const { stdout, stderr } = await run("state");
-    expect([stdout.split("\n")[1]?.slice(0, 3), stderr]).toEqual(["FR ", said]);
+    expect([stdout.split("\n")[1]?.slice(0, 4), stderr]).toEqual(["OWN ", said]);
     expect((await run("state", "--json")).stderr).toBe("");
     // What is kept here is listed whole.
     const own = await startDaemon();
