@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { notification, noun } from "./method.js";
 import { batchId, claimId, queue, reason } from "./queue.js";
-import { duration } from "./schemas.js";
+import { duration, EXPIRED } from "./schemas.js";
 
 const why = reason
   .nullable()
@@ -45,7 +45,7 @@ export const CLAIM = noun("claim", {
         batchIds: z.array(batchId).meta({ description: "The batches of the claim." }),
         cause: z
           .enum(["cancelled", "expired", "disconnected", "lease_ended"])
-          .meta({ description: "How it ended." }),
+          .meta({ description: `How it ended. ${EXPIRED}` }),
         reason: why,
       }),
       example: {

@@ -92,9 +92,10 @@ const graphEdge = named(
     from: graphNodeId.meta({ description: "The process." }),
     to: graphNodeId.meta({ description: "The thing, or the child process that it waits for." }),
     what: z.enum(["holds", "waits"]).meta({ description: "The one or the other." }),
-    sinceMs: duration
-      .nullable()
-      .meta({ description: "For how many milliseconds; null where that is not kept, as of claims." }),
+    sinceMs: duration.nullable().meta({
+      description:
+        "For how many milliseconds; null where that is not known: of a claim that an earlier version has made, and of a child that waits behind more calls than are looked at.",
+    }),
   }),
 );
 

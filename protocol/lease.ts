@@ -14,6 +14,7 @@ import { method, notification, noun } from "./method.js";
 import {
   awaitsChildren,
   duration,
+  EXPIRED,
   graceMs,
   instant,
   integer,
@@ -430,7 +431,7 @@ export const LEASE = noun("lease", {
         name,
         leaseId,
         fencingToken,
-        cause: z.enum(["expired", "broken"]).meta({ description: "How it ended." }),
+        cause: z.enum(["expired", "broken"]).meta({ description: `How it ended. ${EXPIRED}` }),
         reason: note.nullable().meta({ description: "Why it was broken, in the words of whoever did." }),
       }),
       example: {

@@ -13,6 +13,7 @@ import { method, notification, noun } from "./method.js";
 import {
   awaitsChildren,
   duration,
+  EXPIRED,
   instant,
   integer,
   label,
@@ -366,7 +367,7 @@ export const PATH = noun("path", {
         reservationId,
         root,
         fencingToken,
-        cause: z.enum(["expired"]).meta({ description: "How it ended." }),
+        cause: z.enum(["expired"]).meta({ description: `How it ended. ${EXPIRED}` }),
       }),
       example: {
         name: "Nobody renewed it",

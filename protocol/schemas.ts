@@ -93,6 +93,9 @@ export const graceMs = z.int().min(0).max(MAX_GRACE_MS).default(0).meta({
   description:
     "With `releaseOn: disconnect`, how many milliseconds a holder whose connection has closed has to come back: renewed on another one, the grant is bound to that. It never outlives its own end.",
 });
+/** What the cause `expired` of a grant that is lost says. */
+export const EXPIRED =
+  "`expired`: it was not renewed in time, or could not be: the daemon is cut off from the database or the provider that keeps it, and others may be granted it soon.";
 export const onLoss = named(
   "OnLoss",
   "How the process that opened the connection is ended when the grant is lost.",

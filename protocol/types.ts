@@ -335,7 +335,10 @@ export type ClaimLostParams = {
   queue: string;
   /** The batches of the claim. */
   batchIds: string[];
-  /** How it ended. */
+  /**
+   * How it ended. `expired`: it was not renewed in time, or could not be: the daemon is cut off from the database
+   * or the provider that keeps it, and others may be granted it soon.
+   */
   cause: "cancelled" | "expired" | "disconnected" | "lease_ended";
   /** Why, in the words of whoever cancels; null without any. */
   reason: string | null;
@@ -1588,7 +1591,10 @@ export type GraphEdge = {
   to: string;
   /** The one or the other. */
   what: "holds" | "waits";
-  /** For how many milliseconds; null where that is not kept, as of claims. */
+  /**
+   * For how many milliseconds; null where that is not known: of a claim that an earlier version has made, and of a
+   * child that waits behind more calls than are looked at.
+   */
   sinceMs: number | null;
 };
 
@@ -2207,7 +2213,10 @@ export type LeaseLostParams = {
   leaseId: string;
   /** Greater than that of every earlier holder of the name, for ever. */
   fencingToken: number;
-  /** How it ended. */
+  /**
+   * How it ended. `expired`: it was not renewed in time, or could not be: the daemon is cut off from the database
+   * or the provider that keeps it, and others may be granted it soon.
+   */
   cause: "expired" | "broken";
   /** Why it was broken, in the words of whoever did. */
   reason: string | null;
@@ -2631,7 +2640,10 @@ export type PathLostParams = {
   root: string;
   /** Greater than that of every earlier grant below the root, for ever. */
   fencingToken: number;
-  /** How it ended. */
+  /**
+   * How it ended. `expired`: it was not renewed in time, or could not be: the daemon is cut off from the database
+   * or the provider that keeps it, and others may be granted it soon.
+   */
   cause: "expired";
 };
 

@@ -4,7 +4,7 @@ import { command } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { duration, whenShort } from "../terminal/quantities.js";
 import { isWatching, showListed, WATCH } from "../terminal/watch.js";
-import { saidOfNone } from "./empty-list.js";
+import { saidOfNone } from "./kept-elsewhere.js";
 
 type Command = Result<"command.get">;
 type State = Command["state"];

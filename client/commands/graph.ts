@@ -1,4 +1,5 @@
 import { isAbsolute, join, relative } from "node:path";
+import { PawlError } from "@pawl/protocol/errors";
 import type { Result } from "@pawl/protocol/types";
 import type { PawlClient } from "../connect.js";
 import { command, UsageError } from "../terminal/command.js";
@@ -35,7 +36,6 @@ const graph = command({
     output.result(found, () => {
       if (dot) return dotOf(found);
       if (found.edges.length === 0) output.note("Nothing is held, and nobody waits.");
-      if (found.more) output.note("There is more than this.");
       return treeOf(found).map(printable);
     });
     return undefined;
@@ -47,6 +47,7 @@ async function graphOf(client: PawlClient, output: Output, pid?: number): Promis
   const found = await client.daemon.graph(pid === undefined ? {} : { pid });
   for (const place of found.away ?? [])
     output.note(`What is held in ${place} is missing: it cannot be reached.`);
+  if (found.more) output.note("There is more than this.");
   return found;
 }
 
@@ -180,7 +181,7 @@ const why = command({
   summary: "Say why something waits: a process, a lease, paths, a queue, a batch, a command or an item",
   options: { root },
   details:
-    "A number is a process. `lease NAME`, `queue NAME`, `command ID`, `path PATH` and `item ID` (of the board) name a thing, and so does a queue or the id of a batch or a command by itself. PATH is a path, of which those are told who have reserved it by whatever pattern, or one of the patterns; it is relative to the directory here, or to --root.",
+    "A number is a process. `lease NAME`, `queue NAME`, `command ID`, `path PATH` and `item ID` (of the board) name a thing, and so does a queue or the id of a batch or a command by itself. Where no queue is called so, a name by itself is that of a lease or paths that somebody holds or waits for, or of an item; with --json it is always that of a queue. PATH is a path, of which those are told who have reserved it by whatever pattern, or one of the patterns; it is relative to the directory here, or to --root.",
   examples: [
     ["pawl why 4711", "process 4711 (deploy) waits for lease production for 3 s, held by process 4700 ..."],
     ["pawl why lease production", "Who holds it, and who waits for it"],
@@ -189,6 +190,7 @@ const why = command({
       "Why one batch is not claimed",
     ],
     ["pawl why mails", "Nothing in mails can be claimed now: ..."],
+    ["pawl why production", "The same as with `lease`, as long as no queue is called so"],
     ["pawl why path src/cart/total.ts", "Who has reserved it, by which pattern, and who waits for that"],
     ["pawl why mails --json | jq .holder", "Who holds its head"],
     ["pawl why item FR-001", "Why an item of the board is not ready"],
@@ -210,7 +212,8 @@ const why = command({
     if (noun === "path" && name !== undefined) return await whyPath(name, tree, client, output);
     if (noun === "command" && name !== undefined) return await whyCommand(name, client, output);
     if (name === undefined && COMMAND_ID.test(what)) return await whyCommand(what, client, output);
-    if (name === undefined || noun === "queue") return await whyQueue(name ?? what, client, output);
+    if (name === undefined) return await whyName(what, client, output);
+    if (noun === "queue") return await whyQueue(name, client, output);
     const found = await graphOf(client, output);
     const things = found.nodes.filter((node) => node.kind === noun && node.name === name);
     output.result(partOf(found, things), () =>
@@ -227,11 +230,63 @@ function partOf({ edges, away }: Graph, things: readonly Node[]): Pick<Graph, "n
 }
 
 async function whyQueue(name: string, client: PawlClient, output: Output): Promise<undefined> {
-  const found = await client.queue.explain(BATCH_ID.test(name) ? { batchId: name } : { queue: name });
-  const isEmpty = found.reason === "empty" && !found.waiting;
-  const none = isEmpty && !(await isThere(name, client)) ? [noQueue(name)] : [];
+  const found = await explained(name, client);
+  const none = !output.json && (await isNone(found, client)) ? [noQueue(name)] : [];
   output.result(found, () => [...none, ...sentencesOfQueue(found).slice(none.length)].map(printable));
   return undefined;
+}
+
+type Explained = Result<"queue.explain">;
+
+async function explained(name: string, client: PawlClient): Promise<Explained> {
+  return await client.queue.explain(BATCH_ID.test(name) ? { batchId: name } : { queue: name });
+}
+
+/** True if there is no such queue. */
+async function isNone({ queue, reason, waiting }: Explained, client: PawlClient): Promise<boolean> {
+  return reason === "empty" && !waiting && !(await isThere(queue, client));
+}
+
+/** A name by itself is that of a queue, or where there is none, of whatever else is called so. */
+async function whyName(name: string, client: PawlClient, output: Output): Promise<undefined> {
+  const queue = await explained(name, client);
+  // A program is answered by the same shape, whatever there is.
+  if (output.json || !(await isNone(queue, client))) {
+    output.result(queue, () => sentencesOfQueue(queue).map(printable));
+    return undefined;
+  }
+  const [found, item] = await Promise.all([graphOf(client, output), itemOf(name, client)]);
+  const [top, place] = placeOf(undefined);
+  const things = found.nodes.filter(
+    ({ kind, name: own, root: tree, pattern }) =>
+      (kind === "lease" && own === name) ||
+      (kind === "path" && (pattern === name || (tree === top && pattern === join(place, name)))),
+  );
+  if (things.length === 0 && item === null) throw nothingCalled(name);
+  output.result(partOf(found, things), () => {
+    const ofThings = things.length === 0 ? [] : sentencesOfThings(name, things, found);
+    return [...ofThings, ...(item === null ? [] : sentencesOfItem(name, item))].map(printable);
+  });
+  return undefined;
+}
+
+/** An item of the board and whether it is ready; null where there is none, and for what cannot be the id of one. */
+async function itemOf(storyId: string, client: PawlClient): Promise<Result<"pipeline.read"> | null> {
+  try {
+    const found = await client.pipeline.read({ storyId });
+    return found.item === null ? null : found;
+  } catch (error) {
+    if (error instanceof PawlError && error.kind === "invalid_params") return null;
+    throw error;
+  }
+}
+
+function nothingCalled(name: string): PawlError {
+  return new PawlError(
+    "not_found",
+    `There is no queue and no item ${JSON.stringify(name)}, and nobody holds a lease or a path of that name, or waits for one. See pawl queues, leases, paths or board, or say what it is: pawl why ${NOUNS.join("|")} NAME.`,
+    { what: "queue" },
+  );
 }
 
 /** Who has reserved a path, by whatever pattern, and who waits for that. */
@@ -287,17 +342,18 @@ async function whyCommand(commandId: string, client: PawlClient, output: Output)
 /** Why an item of the board is not ready. */
 async function whyItem(storyId: string, client: PawlClient, output: Output): Promise<undefined> {
   const found = await client.pipeline.read({ storyId });
-  const { item, reason, missing, cycle } = found;
-  if (item === null) throw noItem(storyId);
-  output.result(found, () => {
-    const said = [reason ?? `${storyId} is ready: it can be claimed now.`];
-    if (missing !== undefined) said.push(`It depends on what does not exist: ${missing.join(", ")}.`);
-    if (cycle !== undefined) {
-      said.push(`It depends on itself: ${[storyId, ...cycle, storyId].join(" → ")}.`);
-    }
-    return said.map(printable);
-  });
+  if (found.item === null) throw noItem(storyId);
+  output.result(found, () => sentencesOfItem(storyId, found).map(printable));
   return undefined;
+}
+
+function sentencesOfItem(storyId: string, { reason, missing, cycle }: Result<"pipeline.read">): string[] {
+  const said = [reason ?? `${storyId} is ready: it can be claimed now.`];
+  if (missing !== undefined) said.push(`It depends on what does not exist: ${missing.join(", ")}.`);
+  if (cycle !== undefined) {
+    said.push(`It depends on itself: ${[storyId, ...cycle, storyId].join(" → ")}.`);
+  }
+  return said;
 }
 
 async function sentencesOfCommand(sent: Result<"command.get">, client: PawlClient): Promise<string[]> {

@@ -3,7 +3,7 @@ import { command, UsageError } from "../terminal/command.js";
 import { duration, plural } from "../terminal/quantities.js";
 import { printable } from "../terminal/text.js";
 import { isWatching, showListed, WATCH } from "../terminal/watch.js";
-import { saidOfNone } from "./empty-list.js";
+import { saidOfNone } from "./kept-elsewhere.js";
 
 export type Holder = Result<"lease.list">["leases"][number];
 

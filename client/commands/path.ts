@@ -8,8 +8,8 @@ import { runUnder } from "../process/run-under.js";
 import { command } from "../terminal/command.js";
 import { duration, plural } from "../terminal/quantities.js";
 import { isWatching, showListed, WATCH } from "../terminal/watch.js";
-import { saidOfNone } from "./empty-list.js";
 import { exitCodeOf, HOLD_OPTIONS, holdOptionsOf } from "./holding.js";
+import { saidOfNone } from "./kept-elsewhere.js";
 import { heldFor } from "./lease.js";
 
 export const root = {

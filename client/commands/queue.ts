@@ -8,7 +8,7 @@ import { bytes, count, duration, plural, when } from "../terminal/quantities.js"
 import { printable } from "../terminal/text.js";
 import { shorten } from "../terminal/values.js";
 import { isWatching, showListed, WATCH } from "../terminal/watch.js";
-import { saidOfNone } from "./empty-list.js";
+import { saidOfNone } from "./kept-elsewhere.js";
 
 /** Payloads of a batch that a list shows. */
 const MAX_SHOWN_PAYLOADS = 3;

@@ -3,6 +3,7 @@ import type { PawlClient } from "../connect.js";
 import { command, UsageError } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { isWatching, showListed, WATCH } from "../terminal/watch.js";
+import { saidOfList } from "./kept-elsewhere.js";
 
 /** Ids printed by one write: a block can have a million. */
 const IDS_PER_WRITE = 10_000;
@@ -79,12 +80,19 @@ const state = command({
     const client = await connect();
     const read = async () => {
       const found = await client.dispenser().state();
-      const { idDigits } = output.json ? { idDigits: 0 } : await client.daemon.info({});
-      return () => output.result(found, () => stateTable(found, idDigits, output));
+      const { idDigits, shared } = output.json ? NOT_ASKED : await client.daemon.info({});
+      return () => {
+        output.result(found, () => stateTable(found, idDigits, output));
+        const elsewhere = saidOfList(shared, "sequence");
+        if (elsewhere !== "") output.note(elsewhere);
+      };
     };
     return await showListed(read, ["sequence:*"], { watch, client, output });
   },
 });
+
+/** What JSON has no need of. */
+const NOT_ASKED = { idDigits: 0, shared: [] };
 
 function stateTable(
   { mode, sequences, granted }: Result<"sequence.state">,

@@ -2,6 +2,7 @@ import type { Result } from "@pawl/protocol/types";
 import { command } from "../terminal/command.js";
 import type { Output } from "../terminal/output.js";
 import { bytes, count, duration, plural } from "../terminal/quantities.js";
+import { patternsOf } from "./kept-elsewhere.js";
 
 const status = command({
   args: "",
@@ -93,6 +94,7 @@ function* overview(
     ["Commands", states(commands.states)],
     ["Leases", `${count(leases.held)} held`],
     ["Board", boardOf(stats.pipeline)],
+    ...elsewhereOf(info),
   ]);
   yield section(output.styled, "Since the start", [
     ["Connections", acceptedOf(connections)],
@@ -113,6 +115,13 @@ function* overview(
       .map(([method, number]) => [method, count(number), refusals(stats.errors[method])]),
   )}`;
   if (methods.length > MAX_METHODS) yield `and ${plural(methods.length - MAX_METHODS, "other method")}`;
+}
+
+/** The figures of what there is have this node's own database alone. */
+function elsewhereOf({ shared }: Result<"daemon.info">): [string, string][] {
+  const patterns = patternsOf(shared, ["queue", "command", "lease"]);
+  if (patterns === "") return [];
+  return [["Elsewhere", `what is kept in PostgreSQL (${patterns}) is not counted, and is found by its name`]];
 }
 
 function clockOf({ clock }: Result<"daemon.info">): [string, string][] {

@@ -27,12 +27,14 @@ const selectPatterns = sql<{ pattern: string }>(
   "SELECT pattern FROM pawl_path_pattern WHERE number = :number ORDER BY position LIMIT :rows",
 );
 const selectClaims = sql<ClaimColumns>(`
-  SELECT queue, key, owner, pid, holder_connection, expires_at, grace_ends_at FROM pawl_batch CROSS JOIN pawl_queue
+  SELECT queue, key, owner, pid, holder_connection, claimed_at, expires_at, grace_ends_at
+  FROM pawl_batch CROSS JOIN pawl_queue
   WHERE expires_at IS NOT NULL AND expires_at > :now AND pawl_queue.queue_id = pawl_batch.queue_id
   ORDER BY expires_at LIMIT :rows`);
 /** Claims that live as long as a lease have no end of their own. */
 const selectClaimsUnder = sql<ClaimColumns>(`
-  SELECT q.queue, b.key, b.owner, b.pid, b.holder_connection, ${LEASE_END} AS expires_at, b.grace_ends_at
+  SELECT q.queue, b.key, b.owner, b.pid, b.holder_connection, b.claimed_at, ${LEASE_END} AS expires_at,
+    b.grace_ends_at
   FROM pawl_claim_terms t CROSS JOIN pawl_batch b CROSS JOIN pawl_lease l CROSS JOIN pawl_queue q
   WHERE t.lease_name IS NOT NULL AND b.enqueue_seq = t.enqueue_seq AND b.fencing_token = t.fencing_token
     AND b.state = 'claimed' AND b.expires_at IS NULL AND l.name = t.lease_name AND l.fencing_token = t.lease_token
@@ -61,6 +63,8 @@ interface ClaimColumns {
   owner: string;
   pid: number | null;
   holder_connection: number | null;
+  /** In elapsed time; null for a claim that an earlier version has made. */
+  claimed_at: number | null;
   expires_at: number;
   grace_ends_at: number | null;
 }
@@ -180,7 +184,7 @@ export class Found {
     const key = `${what} ${from.id} ${to.id}`;
     const known = this.#edges.get(key);
     if (known !== undefined) {
-      if (sinceMs !== null && sinceMs > (known.sinceMs ?? 0)) known.sinceMs = sinceMs;
+      if (sinceMs !== null && sinceMs >= (known.sinceMs ?? 0)) known.sinceMs = sinceMs;
       return;
     }
     const edge = { from: from.id, to: to.id, what, sinceMs };
@@ -364,13 +368,14 @@ function* findHolders(found: Found, env: Env): Operation<void> {
   }
 
   const claims = [...(yield* all(selectClaims, params)), ...(yield* all(selectClaimsUnder, params))];
-  for (const { queue, key, owner, pid, holder_connection: connection, ...ends } of first(claims)) {
+  for (const { queue, key, owner, pid, holder_connection: connection, ...times } of first(claims)) {
     // Its end may have come, and not been seen to yet.
-    if (endOf(ends.expires_at, ends.grace_ends_at) <= env.now) continue;
+    if (endOf(times.expires_at, times.grace_ends_at) <= env.now) continue;
+    const sinceMs = times.claimed_at === null ? null : Math.max(0, env.now - times.claimed_at);
     const process = found.process({ pid, actor: ofConnection(pid, connection), connection, owner });
-    found.edge(process, { id: `queue:${queue}`, kind: "queue", name: queue }, "holds", null);
+    found.edge(process, { id: `queue:${queue}`, kind: "queue", name: queue }, "holds", sinceMs);
     if (key === null) continue;
-    found.edge(process, { id: `key:${queue} ${key}`, kind: "key", queue, name: key }, "holds", null);
+    found.edge(process, { id: `key:${queue} ${key}`, kind: "key", queue, name: key }, "holds", sinceMs);
   }
 
   for (const row of first(yield* all(selectDeliveries, params))) {

@@ -3,7 +3,7 @@ import type { Result } from "@pawl/protocol";
 import { MAX_GRAPH_ROWS, MAX_PAGE_BYTES, MAX_PATTERN_LENGTH } from "@pawl/protocol/limits";
 import { expect, test } from "vitest";
 import { Clocks } from "../clocks.js";
-import { InProcess } from "../in-process.js";
+import { changeRows, InProcess } from "../in-process.js";
 
 const HOUR_MS = 3_600_000;
 
@@ -19,13 +19,27 @@ test("a claim under a lease is held as long as the lease is", async () => {
   const { lease } = await pawl.call("lease.acquire", { name: "l", owner: "w", ttlMs: 1000 });
   const under = { lease: { name: "l", fencingToken: lease.fencingToken } };
   await pawl.call("queue.claim", { queue: "q", owner: "w", under });
-  expect(holds(await pawl.call("daemon.graph", {}))).toEqual([
-    "process:#1 lease:l",
-    "process:#1 queue:q",
-    "process:#1 key:q k",
-  ]);
-  time.pass(1000);
+  time.pass(400);
+  const graph = await pawl.call("daemon.graph", {});
+  expect(holds(graph)).toEqual(["process:#1 lease:l", "process:#1 queue:q", "process:#1 key:q k"]);
+  expect(graph.edges.map(({ sinceMs }) => sinceMs)).toEqual([400, 400, 400]);
+  time.pass(600);
   expect(holds(await pawl.call("daemon.graph", {}))).toEqual([]);
+});
+
+test("who holds several claims of a queue does so for as long as the first of them", async () => {
+  const time = new Clocks();
+  const pawl = new InProcess({ time });
+  const claim = { queue: "q", owner: "w" } as const;
+  await pawl.call("queue.enqueueMany", { batches: [1, 2].map((each) => ({ queue: "q", payloads: [each] })) });
+  await pawl.call("queue.claim", { ...claim, leaseMs: HOUR_MS });
+  time.pass(300);
+  // It ends before the other, and so is found first.
+  await pawl.call("queue.claim", { ...claim, leaseMs: 1000 });
+  const sinceMs = async () => (await pawl.call("daemon.graph", {})).edges.map((edge) => edge.sinceMs);
+  expect(await sinceMs()).toEqual([300]);
+  changeRows(pawl.path, "UPDATE pawl_batch SET claimed_at = NULL");
+  expect(await sinceMs()).toEqual([null]);
 });
 
 test("claims whose grace after a restart is over are not held, also while their ends are not all seen to", async () => {

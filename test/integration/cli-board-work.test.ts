@@ -24,6 +24,7 @@ test("pawl board takes work, sends it on, and says why there is none", async () 
   expect(await done("board", "ready")).toMatch(/^ITEM .*\nFR-1 +1_backlog +2 +Sign in\s*\n$/);
   expect(JSON.parse(await done("board", "ready", "--label", "web,x", "--json"))).toEqual({ items: [] });
   expect(await done("why", "item", "FR-1")).toBe("FR-1 is ready: it can be claimed now.\n");
+  expect(await done("why", "FR-1")).toBe("FR-1 is ready: it can be claimed now.\n");
   expect(await done("why", "item", "FR-2")).toBe(
     'FR-2 depends on FR-1, which is in "1_backlog", and on FR-9, which does not exist.\n' +
       "It depends on what does not exist: FR-9.\n",

@@ -419,9 +419,11 @@ describe("the commands of queues", () => {
   });
 
   test("why says it in sentences", async () => {
-    expect((await run(["why", "reasons"])).stdout).toBe(
+    expect((await run(["why", "queue", "reasons"])).stdout).toBe(
       "There is no queue reasons. A queue exists by being used.\n",
     );
+    // A program is told of a queue, whether there is one or not.
+    expect((await json(["why", "reasons"])).reason).toBe("empty");
     const missing = await run(["queues", "reasons"]);
     expect([missing.stdout, missing.stderr]).toEqual([
       "",

@@ -196,11 +196,11 @@ describe("pawl", () => {
     await waiter.waits({ name: "shown", owner: "the waiter" });
     const run = (...args: string[]) => runPawl(args, { socket });
     const lease = await run("why", "lease", "shown");
-    expect(lease.stdout).toMatch(
-      new RegExp(
-        `^process ${holder.pid} \\(the holder\\) holds lease shown for .*\\.\nprocess ${waiter.pid} \\(the waiter\\) waits for it for .*\\.\n$`,
-      ),
+    const sentences = new RegExp(
+      `^process ${holder.pid} \\(the holder\\) holds lease shown for .*\\.\nprocess ${waiter.pid} \\(the waiter\\) waits for it for .*\\.\n$`,
     );
+    expect(lease.stdout).toMatch(sentences);
+    expect((await run("why", "shown")).stdout).toMatch(sentences);
     const one = await run("why", String(waiter.pid));
     expect(one.stdout).toMatch(
       new RegExp(
@@ -222,6 +222,17 @@ describe("pawl", () => {
       "Nobody holds path none/, and nobody waits for it. Other patterns may cover it: see pawl paths.\n",
     );
     expect((await run("why", "none", "thing")).code).toBe(2);
+    // The second cannot be that of an item.
+    for (const name of ["nothing", "no item/and no queue"]) {
+      const { code, stdout, stderr } = await run("why", name);
+      expect([code, stdout]).toEqual([1, ""]);
+      expect(stderr).toBe(
+        `pawl: There is no queue and no item "${name}", and nobody holds a lease or a path of that name, ` +
+          "or waits for one. " +
+          "See pawl queues, leases, paths or board, or say what it is: " +
+          "pawl why lease|queue|command|path|item NAME. [not_found]\n",
+      );
+    }
     expect((await run("why", "lease", "shown", "--root", "/")).code).toBe(2);
   });
 
@@ -238,6 +249,7 @@ describe("pawl", () => {
     for (const path of ["src/cart/x.ts", join(root, "src/cart/x.ts"), "src/cart/"]) {
       expect((await run(path)).stdout).toMatch(both);
     }
+    expect((await runPawl(["why", "src/cart/"], { socket })).stdout).toMatch(both);
     expect((await run("docs/a.md")).stdout).toMatch(/holds path docs\/ .*\nNobody waits for it\.\n$/);
     expect((await run("src/other.ts")).stdout).toBe(
       `Nobody holds path src/other.ts in ${root}, and nobody waits for it.\n`,

@@ -80,6 +80,7 @@ describe.skipIf(!HAS_POSTGRESQL)("names that daemons share", () => {
       ].sort(),
     );
     expect(graph).not.toHaveProperty("away");
+    for (const { sinceMs } of graph.edges) expect(sinceMs).toEqual(expect.any(Number));
     const processes = graph.nodes.filter(({ kind }) => kind === "process");
     // One node has all that a process holds, of shared names and of others; that of another daemon says of which.
     expect(processes).toHaveLength(2);
@@ -89,13 +90,20 @@ describe.skipIf(!HAS_POSTGRESQL)("names that daemons share", () => {
 
     const about = await client.call("daemon.graph", { pid: waits });
     expect(edgesOf(about)).toContain(`${held} holds lease:s/a`);
-    const { stdout } = await pawl(["why", "lease", "s/a"], { socket: second.place.socket });
-    expect(stdout).toMatch(
-      new RegExp(
-        `^process ${held} \\(holder, daemon \\d+ at ${hostname()}\\) holds lease s/a for .*\\.\nprocess ${waits} \\(waiter\\) waits for it for`,
-        "m",
-      ),
-    );
+    for (const what of [["lease", "s/a"], ["s/a"]]) {
+      const { stdout } = await pawl(["why", ...what], { socket: second.place.socket });
+      expect(stdout).toMatch(
+        new RegExp(
+          `^process ${held} \\(holder, daemon \\d+ at ${hostname()}\\) holds lease s/a for .*\\.\nprocess ${waits} \\(waiter\\) waits for it for`,
+          "m",
+        ),
+      );
+    }
+    const nothing = await pawl(["why", "s/nothing"], { socket: second.place.socket });
+    expect([nothing.code, nothing.stderr]).toEqual([
+      1,
+      expect.stringContaining('There is no queue and no item "s/nothing"'),
+    ]);
     // At the other daemon nobody waits, and this one's are those of another.
     const there = await (await first.place.connect()).call("daemon.graph", {});
     expect(edgesOf(there)).toEqual(

@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { type DaemonProcess, madeForTests, Place, REPOSITORY } from "../daemon.js";
+import { type DaemonProcess, madeForTests, Place, REPOSITORY, startDaemon } from "../daemon.js";
 import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
 import type { RawClient } from "../raw-client.js";
 import { makePlace, toldOf } from "../shared-daemons.js";
@@ -48,6 +48,26 @@ describe.skipIf(!HAS_POSTGRESQL)("names that daemons share", () => {
       );
     },
   );
+
+  test("pawl status and pawl state say what they do not count", async () => {
+    const [{ place }] = daemons() as [DaemonProcess];
+    const run = async (...args: string[]) => await pawl(args, { socket: place.socket });
+    expect((await run("status")).stdout).toMatch(
+      /\n {2}Elsewhere +what is kept in PostgreSQL \(s\/\*\) is not counted, and is found by its name\n/,
+    );
+    const said = "That is so on this node: what is kept in PostgreSQL (s/*, S*) is found by its name.\n";
+    expect((await run("state")).stderr).toContain(said);
+    await run("next", "OWN");
+    const { stdout, stderr } = await run("state");
+    expect([stdout.split("\n")[1]?.slice(0, 4), stderr]).toEqual(["OWN ", said]);
+    expect((await run("state", "--json")).stderr).toBe("");
+    // What is kept here is listed whole.
+    const own = await startDaemon();
+    expect((await pawl(["status"], { socket: own.place.socket })).stdout).not.toContain("PostgreSQL");
+    expect((await pawl(["state"], { socket: own.place.socket })).stderr).toBe(
+      "No numbers have been taken yet.\n",
+    );
+  });
 
   test("a sequence goes on over both, and what is not shared does not", async () => {
     const [first, second] = await connect();
