@@ -338,19 +338,6 @@ describe("missed while there was no daemon", () => {
     expect(await (await other.restarted(away)).hours()).toEqual([4, 5]);
   });
 
-  test.each([
-    [10 * SECOND, [1]],
-    [10 * SECOND + 1, []],
-  ])(
-    "not what the daemon came to within ten seconds, here %i ms after its time: %j",
-    async (lateMs, expected) => {
-      const before = new Hourly();
-      await before.set({ missed: "none" });
-      const hourly = await before.restarted(HOUR_BEFORE + HOUR - START + lateMs);
-      expect(await hourly.hours()).toEqual(expected);
-    },
-  );
-
   test("overlap counts for what is made up for, too", async () => {
     const before = new Hourly();
     await before.set({ missed: "all" });

@@ -2,7 +2,7 @@
 // has what schedules have to do with: how batches stand, how many wait, and which sourceKeys are in use.
 import type { Params } from "@pawl/protocol";
 
-/** An occurrence to which no daemon came within so long was missed. */
+/** An occurrence was missed if no daemon came to it within so long, or if there was none. */
 export const IN_TIME_MS = 10_000;
 /** Of missed ones so many are made up for. */
 const MAX_MADE_UP = 1000;
@@ -66,6 +66,7 @@ export class Model {
   /** The wall clock, as the daemon saw it last. */
   wall: number;
   #numbers = 0;
+  #inTimeMs = IN_TIME_MS;
 
   constructor(wall: number) {
     this.wall = wall;
@@ -85,10 +86,11 @@ export class Model {
     return copy;
   }
 
-  /** The daemon looks at the wall clock. */
-  look(wall: number): void {
+  /** The daemon looks at the wall clock, so long after its start. */
+  look(wall: number, sinceStartMs: number): void {
     const wasSetBack = wall < this.wall;
     this.wall = wall;
+    this.#inTimeMs = Math.min(IN_TIME_MS, sinceStartMs);
     for (const each of this.schedules.values()) {
       if (wasSetBack) each.nextAt = this.nextOf(each);
       this.#come(each);
@@ -120,7 +122,7 @@ export class Model {
     const times: number[] = [];
     let madeUp = 0;
     for (let at = before(Math.min(endAt, this.wall + 1)); at >= nextAt; at -= rhythm.periodMs) {
-      const isMissed = at < this.wall - IN_TIME_MS;
+      const isMissed = at < this.wall - this.#inTimeMs;
       if (isMissed) {
         const most = { none: 0, last: 1, all: MAX_MADE_UP }[missed];
         if (at < this.wall - missedWindowMs || madeUp === most) break;

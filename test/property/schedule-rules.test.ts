@@ -61,6 +61,7 @@ class World {
   /** Of the last claim of each batch, by its number. */
   readonly proofs = new Map<number, Proof>();
   readonly #Daemon: typeof InProcess;
+  #startedAt = 0;
 
   constructor(Daemon: typeof InProcess, path: string | undefined) {
     this.#Daemon = Daemon;
@@ -132,6 +133,7 @@ class World {
   }
 
   begin(): void {
+    this.#startedAt = this.clocks.monotonic();
     this.pawl = new this.#Daemon({ time: this.clocks, path: this.pawl.path });
   }
 
@@ -139,7 +141,7 @@ class World {
   async compare(): Promise<void> {
     const { pawl, model } = this;
     const wall = this.clocks.wall();
-    model.look(wall);
+    model.look(wall, this.clocks.monotonic() - this.#startedAt);
     let { schedules } = await pawl.call("schedule.list", {});
     for (let turn = 0; schedules.some(({ nextAt }) => nextAt !== null && nextAt <= wall); turn++) {
       expect(turn).toBeLessThan(TURNS);

@@ -11,7 +11,7 @@ import { enqueueBatch, type ScheduleRow, type Times, timesOf } from "./row.js";
 
 /** Occurrences that one turn enqueues or looks at: some 4 ms of work. */
 const OCCURRENCES_PER_STEP = 25;
-/** An occurrence is missed if no daemon came to it within so long. */
+/** An occurrence is missed if the daemon came to it later than this, or was started after its time. */
 const ON_TIME_MS = 10_000;
 /** A clock that is put right by less has not been set back. */
 const SET_BACK_MS = 1000;
@@ -45,6 +45,14 @@ const selectEnabled = sql<{ schedule_id: number }>(
   "SELECT schedule_id FROM pawl_schedule WHERE next_at IS NOT NULL LIMIT 1",
 );
 
+/** When the daemon was started, in elapsed time: what came before then was missed. */
+const noteStart = sql(`
+  INSERT INTO pawl_meta (key, value) SELECT 'schedules_from', :now
+  WHERE EXISTS (SELECT 1 FROM pawl_schedule WHERE next_at IS NOT NULL)
+  ON CONFLICT (key) DO UPDATE SET value = excluded.value`);
+
+const selectStart = sql<{ value: string }>("SELECT value FROM pawl_meta WHERE key = 'schedules_from'");
+
 /** Schedules whose time has come, and those whose time is to be found anew because the clock was set back. */
 export const occurrences: Ending = {
   *earliest() {
@@ -65,6 +73,10 @@ export const occurrences: Ending = {
     }
     if (nextAt !== null && nextAt <= wallMs && done < rows) done += yield* enqueueDue(rows - done, env);
     return done < rows ? done : most;
+  },
+
+  *restart(env) {
+    yield* run(noteStart, { now: String(env.now) });
   },
 
   /** A daemon with an enabled schedule is not idle. */
@@ -89,7 +101,10 @@ function* findAnew(row: ScheduleRow, env: Env): Operation<void> {
 
 /** Enqueues what is due, the earliest first; returns how many occurrences it has come past. */
 function* enqueueDue(most: number, env: Env): Operation<number> {
-  const step: Step = { left: most, leftBytes: MAX_PAGE_BYTES, onTimeFrom: env.wallMs - ON_TIME_MS };
+  const started = Number((yield* one(selectStart))?.value ?? Number.NEGATIVE_INFINITY);
+  // Enqueued in time by the clock as it is now.
+  const onTimeFrom = env.wallMs - Math.min(ON_TIME_MS, env.now - started);
+  const step: Step = { left: most, leftBytes: MAX_PAGE_BYTES, onTimeFrom };
   for (const { schedule_id: id } of yield* all(selectDue, { wallMs: env.wallMs, rows: most })) {
     if (step.left <= 0 || step.leftBytes <= 0) return most;
     const row = (yield* one(selectById, { id })) as ScheduleRow;
