@@ -5,7 +5,7 @@ import type Database from "better-sqlite3";
 import { connect } from "../daemon/dist/store/connection.js";
 import { type Operation, run, sql } from "../daemon/dist/store/statement.js";
 import { type Call, following } from "../daemon/dist/turns/call.js";
-import { type Env, type Outcome, Unfinished, Wait } from "../daemon/dist/turns/operation.js";
+import { type Env, type Outcome, Tried, Unfinished, Wait } from "../daemon/dist/turns/operation.js";
 import { TurnMemory } from "../daemon/dist/turns/turn-memory.js";
 import { driveWithAwaits } from "./domain/drive.js";
 import { InProcess, type InProcessOptions } from "./in-process.js";
@@ -49,11 +49,12 @@ export class AsynchronousInProcess extends InProcess {
       this.#database,
       (function* () {
         const result: Outcome<unknown> = yield* call.start({ ...env, turn: memory, effects: collector });
-        if (!(result instanceof PawlError)) yield* memory.writeBack();
+        if (!(result instanceof PawlError || result instanceof Tried)) yield* memory.writeBack();
         return result;
       })(),
     );
     if (outcome instanceof Wait) return this.loop.submit(call);
+    if (outcome instanceof Tried) return call.settle(outcome.result);
     if (!(outcome instanceof PawlError)) {
       const wrote = this.#changes() > changesBefore;
       await this.#ask(call, function* (given) {

@@ -1060,3 +1060,14 @@ describe("batches that have ended", () => {
     expect(count("pawl_batch_payloads")).toBe(6);
   });
 });
+
+test("a purge that asks for no age removes what was enqueued before the clock was set back, too", async () => {
+  const queue = new Queue();
+  await queue.enqueue();
+  const { batch } = await queue.pawl.call("queue.enqueue", { queue: "q", payloads: [2] });
+  queue.time.step(-3_600_000);
+  expect(await queue.pawl.call("queue.purge", { batchIds: [batch.batchId] })).toMatchObject({ purged: 1 });
+  expect(await queue.pawl.call("queue.purge", { queue: "q", states: ["ready"] })).toMatchObject({
+    purged: 1,
+  });
+});

@@ -94,8 +94,9 @@ function* purgeAll(seqs: readonly number[], params: Parsed<"queue.purge">, env: 
   return purged;
 }
 
+/** Never less than 0, also of one that was enqueued before the clock was set back. */
 function ageOf({ finished_at: finishedAt, enqueued_at: enqueuedAt }: PurgedRow, env: Env): number {
-  return finishedAt === null ? env.wallMs - enqueuedAt : env.retentionNow - finishedAt;
+  return Math.max(0, finishedAt === null ? env.wallMs - enqueuedAt : env.retentionNow - finishedAt);
 }
 
 /** Of those that have to do with others: one after the other, since the end of one lets go of others. */
