@@ -11,8 +11,8 @@ import { Random } from "../history/random.js";
 import { sized, TORTURE } from "../long-form.js";
 import { Agent } from "../mcp-agent.js";
 
-const AGENTS = sized(12, 4);
-const STORIES = sized(300, 10);
+const AGENTS = sized(12, 3);
+const STORIES = sized(300, 6);
 /** Of the agents, those that die for good. */
 const MORTALS = sized(4, 1);
 /** Each dies in one of its first so many stories. */

@@ -846,29 +846,36 @@ describe("completion", () => {
       await pawl(["next", "FISH"], { socket: daemon().place.socket });
       const directory = privateDirectory();
       writeFileSync(join(directory, "counters.toml"), "");
-      const complete = (line: string): string[] => {
-        const { stdout } = spawnSync(
-          "fish",
-          ["--no-config", "-c", `pawl completion fish | source; complete -C '${line}'`],
-          {
-            encoding: "utf8",
-            cwd: directory,
-            env: {
-              ...process.env,
-              PATH: `${binDirectory()}:${process.env.PATH}`,
-              PAWL_SOCKET: daemon().place.socket,
-              HOME: directory,
-              SHELL: "/bin/bash",
-            },
+      const lines = ["pawl ne", "pawl next ", "pawl next --", "pawl import coun", "pawl commands --state "];
+      const complete = lines.map((line) => `complete -C '${line}'; echo`);
+      const { stdout } = spawnSync(
+        "fish",
+        ["--no-config", "-c", `pawl completion fish | source; ${complete.join("; ")}`],
+        {
+          encoding: "utf8",
+          cwd: directory,
+          env: {
+            ...process.env,
+            PATH: `${binDirectory()}:${process.env.PATH}`,
+            PAWL_SOCKET: daemon().place.socket,
+            HOME: directory,
+            SHELL: "/bin/bash",
           },
-        );
-        return stdout.split("\n").flatMap((line) => (line === "" ? [] : [line.split("\t")[0] as string]));
-      };
-      expect(complete("pawl ne")).toEqual(["next"]);
-      expect(complete("pawl next ")).toContain("FISH");
-      expect(complete("pawl next --")).toEqual(expect.arrayContaining(["--count", "--request-id", "--json"]));
-      expect(complete("pawl import coun")).toContain("counters.toml");
-      expect(complete("pawl commands --state ")).toContain("PENDING");
+        },
+      );
+      // An empty line ends what there is for each.
+      const completions = stdout.split(/^\n/m).map((found) =>
+        found
+          .trimEnd()
+          .split("\n")
+          .map((line) => line.split("\t")[0]),
+      );
+      const [commands, types, options, files, states] = completions;
+      expect(commands).toEqual(["next"]);
+      expect(types).toContain("FISH");
+      expect(options).toEqual(expect.arrayContaining(["--count", "--request-id", "--json"]));
+      expect(files).toContain("counters.toml");
+      expect(states).toContain("PENDING");
     },
   );
 

@@ -15,9 +15,8 @@ import { HAS_POSTGRESQL, PostgreSql } from "../postgresql.js";
 import type { RawClient, Refused } from "../raw-client.js";
 import { makePlace } from "../shared-daemons.js";
 
-const RECEIVERS = 8;
-/** Of two daemons that share them each takes several transactions. */
-const COMMANDS = sized(10_000, NAMES_ARE_SHARED ? 200 : 400);
+const RECEIVERS = TORTURE ? 8 : 4;
+const COMMANDS = sized(10_000, 200);
 const DAEMON_KILLS = sized(10, 2);
 /** A receiver is killed each time that so many more are final: however slow the machine is, they come to work. */
 const COMMANDS_PER_KILL = TORTURE ? 20 : 8;
@@ -25,8 +24,8 @@ const LEASE_MS = 1000;
 const MOST_WORK_MS = 20;
 const LOOK_EVERY_MS = 20;
 const GIVE_UP_MS = TORTURE ? 1_200_000 : 55_000;
-/** Commands sent and not yet final, at most. */
-const MOST_UNDER_WAY = 100;
+/** Commands sent and not yet final, at most: of few there are several looks at which a receiver is killed. */
+const MOST_UNDER_WAY = TORTURE ? 100 : 25;
 
 /** Of so many commands one has a deadline that may pass, or few attempts, or is cancelled. */
 const TTL_EACH = 20;

@@ -617,13 +617,14 @@ describe("commands that end while they are carried out", () => {
 
   test("is left unanswered so often that its receiver is sent no more", async () => {
     const deployment = newDeployment();
-    const receiver = await serving(deployment);
+    const atOnce = 50;
+    const receiver = await serving(deployment, atOnce);
     let last: Awaited<ReturnType<typeof pushed>> | undefined;
-    for (let count = 0; count < 1000; count += 1) {
-      const commandId = await create(client, deployment);
-      last = await pushed(receiver);
-      await client.call("command.cancel", { commandId });
-      await receiver.line();
+    for (let count = 0; count < 1000; count += atOnce) {
+      const ids = await Promise.all(Array.from({ length: atOnce }, () => create(client, deployment)));
+      for (const _ of ids) last = await pushed(receiver);
+      await Promise.all(ids.map((commandId) => client.call("command.cancel", { commandId })));
+      for (const _ of ids) await receiver.line();
     }
     const commandId = await create(client, deployment);
     expect(await arrived(receiver)).toEqual([]);

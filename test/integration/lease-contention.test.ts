@@ -11,7 +11,7 @@ import { Place, startDaemon } from "../daemon.js";
 import { checkWaits, type LogLine } from "../lease-log.js";
 import { sized, TORTURE } from "../long-form.js";
 
-const PROCESSES = TORTURE ? 50 : 12;
+const PROCESSES = TORTURE ? 50 : 6;
 const RUN_MS = sized(60_000, 5_000);
 const KILL_EVERY_MS = TORTURE ? 150 : 100;
 /** Long beside a stall of the machine, so that nobody who is alive outlives its lease. */

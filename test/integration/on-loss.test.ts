@@ -18,7 +18,7 @@ import { sized } from "../long-form.js";
 import { RawClient } from "../raw-client.js";
 
 const REUSED_PID = fileURLToPath(new URL("../workers/reused_pid.py", import.meta.url));
-const REUSES = sized(60, 4);
+const REUSES = sized(60, 2);
 const LOSSES = sized(500, 12);
 const AT_ONCE = 6;
 /** How long a holder has that does not end by itself. */

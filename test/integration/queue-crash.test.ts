@@ -12,10 +12,10 @@ import type { RawClient } from "../raw-client.js";
 
 const WITHOUT_KEYS: Run = TORTURE
   ? { workers: 20, batches: sized(20_000, 600), batchesPerKill: 40, daemonKills: sized(10, 2), keys: 0 }
-  : { workers: 8, batches: 600, batchesPerKill: 20, daemonKills: 2, keys: 0 };
+  : { workers: 5, batches: 240, batchesPerKill: 20, daemonKills: 2, keys: 0 };
 const WITH_KEYS: Run = TORTURE
   ? { workers: 8, batches: sized(8000, 160), batchesPerKill: 40, daemonKills: sized(8, 1), keys: 16 }
-  : { workers: 8, batches: 160, batchesPerKill: 10, daemonKills: 1, keys: 5 };
+  : { workers: 5, batches: 80, batchesPerKill: 10, daemonKills: 1, keys: 3 };
 /** Long beside a stall of the machine, so that nobody who is alive outlives its lease. */
 const LEASE_MS = 3000;
 const MOST_WORK_MS = 8;

@@ -12,8 +12,8 @@ import type { RawClient, RawReply } from "../raw-client.js";
 import { Refused } from "../raw-client.js";
 
 const RATE_FOR_MS = sized(60_000, 3000);
-const PROCESSES = TORTURE ? 50 : 8;
-const FLOW_BATCHES = sized(1000, 120);
+const PROCESSES = TORTURE ? 50 : 4;
+const FLOW_BATCHES = sized(1000, 60);
 const CANCELS = sized(1000, 60);
 const LONG_MS = TORTURE ? 590_000 : 60_000;
 

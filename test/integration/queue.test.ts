@@ -7,6 +7,9 @@ import { RawClient, type RawReply } from "../raw-client.js";
 import { startRaw } from "../raw-process.js";
 import { expectRefusal } from "../refusal.js";
 
+/** For all tests that name what no other one names. */
+const daemon = sharedDaemon();
+
 type Claim = NonNullable<Result<"queue.claim">["claim"]>;
 
 async function claim(
@@ -37,8 +40,6 @@ async function startWaiting(
 }
 
 describe("a batch", () => {
-  const daemon = sharedDaemon();
-
   test("is enqueued, claimed, renewed, completed and read, in the shapes of the specification", async () => {
     const client = await daemon().place.connect();
     const { batch, created } = await client.call("queue.enqueue", {
@@ -243,7 +244,6 @@ test("a poison batch is dead after its attempts, which is logged, and the queue 
 });
 
 describe("payloads are kept byte for byte", () => {
-  const daemon = sharedDaemon();
   /** JSON that a parser and a serializer would change. */
   const ODD = [
     "1.0",
@@ -357,7 +357,6 @@ describe("payloads are kept byte for byte", () => {
 });
 
 describe("one sourceKey is one batch", () => {
-  const daemon = sharedDaemon();
   const content = { payloads: [{ a: 1, b: [1, 2] }], mergeKey: "payload_default" as const };
 
   test("the same content, whatever its spelling, is the same batch; other content is a conflict", async () => {
@@ -472,8 +471,6 @@ describe("one sourceKey is one batch", () => {
 });
 
 describe("the batches that a claim takes", () => {
-  const daemon = sharedDaemon();
-
   test("a group goes together, as far as one reply holds it", async () => {
     const client = await daemon().place.connect();
     const payload = "x".repeat(300_000);
@@ -527,8 +524,6 @@ describe("the batches that a claim takes", () => {
 });
 
 describe("the views of a queue", () => {
-  const daemon = sharedDaemon();
-
   test("why its head can or cannot be claimed", async () => {
     const client = await daemon().place.connect();
     const explain = () => client.call("queue.explain", { queue: "why" });
@@ -675,8 +670,6 @@ describe("the views of a queue", () => {
 });
 
 describe("a claim that waits", () => {
-  const daemon = sharedDaemon();
-
   test("answers null when its time is over, and does not hold up its connection meanwhile", async () => {
     const client = await daemon().place.connect();
     const started = performance.now();
@@ -751,8 +744,6 @@ describe("a claim that waits", () => {
 });
 
 describe("in a transact", () => {
-  const daemon = sharedDaemon();
-
   test("a claim guards: take an id, enqueue under it and complete, all or nothing", async () => {
     const client = await daemon().place.connect();
     await client.call("queue.enqueue", { queue: "in", payloads: ["order"] });

@@ -80,7 +80,11 @@ test("killed after each statement: all or nothing, and all if it was answered", 
     const after = contentOf(database);
     const done = after.pawl_sequence?.length === 1;
     if (!done) expect(after).toEqual(before);
-    outcomes.push(done ? "all" : "nothing");
+    const outcome = done ? "all" : "nothing";
+    // The rows are the same each time that nothing is done, and so is what the next daemon makes of them.
+    const isNew = !outcomes.includes(outcome);
+    outcomes.push(outcome);
+    if (!isNew) continue;
     const restarted = await place.start();
     const later = await place.connect();
     const { batches: items } = await later.call("queue.list", { queue: "items" });

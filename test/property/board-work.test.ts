@@ -469,8 +469,8 @@ async function draw(Daemon: typeof InProcess, numRuns: number): Promise<void> {
 const TIME_LIMIT_MS = TORTURE ? 1_200_000 : 600_000;
 
 test.each([
-  ["at once", InProcess, sized(1500, 60)],
-  ["over a network", AsynchronousInProcess, sized(300, 15)],
+  ["at once", InProcess, sized(1500, 24)],
+  ["over a network", AsynchronousInProcess, sized(300, 6)],
 ])(
   "items are ready, claimed and taken back as the model says, on a store that answers %s",
   async (_, Daemon, numRuns) => {
