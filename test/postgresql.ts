@@ -143,7 +143,7 @@ export class PostgreSql {
         join(programs as string, "postgres"),
         ...["-D", join(directory, "data"), "-k", directory, ...listens, "-c", "fsync=off"],
         ...["-c", `max_connections=${MAX_CONNECTIONS}`],
-        // The files of tables that were emptied are removed by a checkpoint: within minutes there are tens of thousands.
+        // A checkpoint removes the files of tables that were emptied: within minutes there are tens of thousands.
         ...["-c", "checkpoint_timeout=30s"],
       ],
       { cwd: "/", stdio: ["ignore", "ignore", "pipe"] },
