@@ -5,7 +5,7 @@ import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { describe, expect, onTestFinished, test } from "vitest";
-import { NAMES_ARE_SHARED, Place, privateDirectory, sharedDaemon } from "../daemon.js";
+import { Place, privateDirectory, sharedDaemon } from "../daemon.js";
 import { until } from "../until.js";
 
 const WORKERS = join(import.meta.dirname, "../workers");
@@ -15,7 +15,7 @@ const MOST_LINES_CONNECTED = 150;
 /** The time that a worker has for a sign of life before its claim is another's. */
 const LEASE_MS = 900;
 /** The same over a restart of the daemon, which takes longer on a busy machine, and longest with a database to ask. */
-const LONG_LEASE_MS = NAMES_ARE_SHARED ? 12_000 : 3000;
+const LONG_LEASE_MS = 12_000;
 
 const LANGUAGES = [
   {
