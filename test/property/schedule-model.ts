@@ -4,6 +4,8 @@ import type { Params } from "@pawl/protocol";
 
 /** An occurrence was missed if no daemon came to it within so long, or if there was none. */
 export const IN_TIME_MS = 10_000;
+/** A clock that is put right by no more has not been set back. */
+const PUT_RIGHT_MS = 1000;
 /** Of missed ones so many are made up for. */
 const MAX_MADE_UP = 1000;
 
@@ -50,6 +52,8 @@ export interface ModelSchedule {
   definition: Definition;
   rhythm: Rhythm;
   nextAt: number | null;
+  /** By the wall clock, when that was found. */
+  basedAt: number;
   lastAt: number | null;
   last: ModelBatch | undefined;
 }
@@ -88,11 +92,13 @@ export class Model {
 
   /** The daemon looks at the wall clock, so long after its start. */
   look(wall: number, sinceStartMs: number): void {
-    const wasSetBack = wall < this.wall;
     this.wall = wall;
     this.#inTimeMs = Math.min(IN_TIME_MS, sinceStartMs);
     for (const each of this.schedules.values()) {
-      if (wasSetBack) each.nextAt = this.nextOf(each);
+      if (each.basedAt > wall + PUT_RIGHT_MS) {
+        each.nextAt = this.nextOf(each);
+        each.basedAt = wall;
+      }
       this.#come(each);
     }
   }
@@ -132,6 +138,7 @@ export class Model {
     }
     for (const at of times) this.#occur(schedule, at);
     schedule.nextAt = this.nextOf(schedule);
+    schedule.basedAt = this.wall;
   }
 
   #occur(schedule: ModelSchedule, at: number): void {
@@ -164,6 +171,7 @@ export class Model {
       definition,
       rhythm: rhythm as Rhythm,
       nextAt: null,
+      basedAt: this.wall,
       lastAt,
       last,
     };
