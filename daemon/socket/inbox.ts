@@ -587,25 +587,17 @@ export class Inbox<From extends LineSource> {
     return putOff;
   }
 
-  /**
-   * Who came while a request took a whole turn, and asks for less: they do not wait for another such one, too, which
-   * may have used a little less.
-   */
+  /** The first of those whose next requests take less than a whole turn, though others may have used a little less. */
   #nextShort(): Lane | undefined {
-    const fresh = this.#fresh;
-    const end = Math.min(fresh.length, this.#firstFresh + MAX_LOOKED_AT);
-    for (let at = this.#firstFresh; at < end; at++) {
-      const lane = fresh[at] as Lane;
-      if (!this.#isShort(lane)) continue;
-      fresh.splice(at, 1);
-      return lane;
-    }
+    const end = Math.min(this.#fresh.length, this.#firstFresh + MAX_LOOKED_AT);
+    for (let at = this.#firstFresh; at < end; at++)
+      if (this.#isShort(this.#fresh[at] as Lane)) return this.#takeFresh(at);
     const least = this.#heap[0];
     return least !== undefined && !least.isNew && this.#isShort(least) ? this.#nextInHeap() : undefined;
   }
 
-  #isShort({ nextLine, tookMs }: Lane): boolean {
-    return this.#wholeTurnsOf(nextLine, tookMs) === 0;
+  #isShort(lane: Lane): boolean {
+    return this.#wholeTurnsOf(lane.nextLine, lane.tookMs) === 0 && !this.#leavesUnbegun(lane);
   }
 
   #nextOfOthers(): Lane | undefined {
@@ -662,16 +654,20 @@ export class Inbox<From extends LineSource> {
   }
 
   #nextInOrder(): Lane | undefined {
-    if (this.#firstFresh < this.#fresh.length) {
-      const lane = this.#fresh[this.#firstFresh] as Lane;
-      this.#firstFresh += 1;
-      if (this.#firstFresh === this.#fresh.length) {
-        this.#fresh.length = 0;
-        this.#firstFresh = 0;
-      }
-      return lane;
-    }
+    if (this.#firstFresh < this.#fresh.length) return this.#takeFresh(this.#firstFresh);
     return this.#nextInHeap();
+  }
+
+  /** Takes one of those that have used no more than `#now`. */
+  #takeFresh(at: number): Lane {
+    const lane = this.#fresh[at] as Lane;
+    if (at === this.#firstFresh) this.#firstFresh += 1;
+    else this.#fresh.splice(at, 1);
+    if (this.#firstFresh === this.#fresh.length) {
+      this.#fresh.length = 0;
+      this.#firstFresh = 0;
+    }
+    return lane;
   }
 
   #nextInHeap(): Lane | undefined {

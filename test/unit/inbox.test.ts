@@ -294,19 +294,21 @@ test("who comes while a request takes a whole turn does not wait for another suc
   const others = Array.from({ length: 10 }, () => new Source(siblings));
   const push = (each: Source): void => turns.inbox.push(each, line("dear", 20));
   for (const each of others) push(each);
+  /** Turns until one performs something of these; who asks for much asks again at once. */
+  const turnsUntil = (isOf: (each: Source) => boolean): void => {
+    for (let isDone = false; !isDone; ) {
+      const taken = turns.turn();
+      for (const each of taken) if (each !== polite) push(each);
+      isDone = taken.some(isOf);
+    }
+  };
   let most = 0;
   for (let ping = 0; ping < 400; ping += 1) {
     // A whole turn of one of them, and another ping by the end of it.
-    for (let taken = turns.turn(); ; taken = turns.turn()) {
-      for (const each of taken) if (each !== polite) push(each);
-      if (taken.some((each) => each !== polite)) break;
-    }
+    turnsUntil((each) => each !== polite);
     turns.inbox.push(polite, PING);
     const before = turns.performed.length;
-    for (let taken = turns.turn(); ; taken = turns.turn()) {
-      for (const each of taken) if (each !== polite) push(each);
-      if (taken.includes(polite)) break;
-    }
+    turnsUntil((each) => each === polite);
     // The first two show what such a request takes.
     if (ping >= 2) most = Math.max(most, turns.performed.indexOf(polite, before) - before);
   }
@@ -528,6 +530,24 @@ test("once requests in steps keep much, no other dear one is begun before they e
   expect(turns.inbox.holds(-MAX_HELD_BYTES)).toBe(true);
   expect(turns.turn()).toEqual([second]);
   expect(turns.waiting).toBe(0);
+});
+
+test("what others have after a request that took a whole turn begins no dear one while those in steps keep much", () => {
+  const turns = new Turns();
+  const [known, first, second, polite] = open(turns, 4) as [Source, Source, Source, Source];
+  const list = line("list", 2);
+  for (let count = 0; count < 2; count += 1) {
+    turns.inbox.push(known, list);
+    while (turns.waiting > 0) turns.turn();
+  }
+  turns.inbox.push(first, line("deep", 20));
+  expect(turns.turn()).toEqual([first]);
+  turns.goOn(first, MAX_HELD_BYTES, 1);
+  // The next step takes a whole turn, as the first one did.
+  expect(turns.turn()).toEqual([]);
+  turns.inbox.push(second, list);
+  turns.inbox.push(polite, PING);
+  expect(turns.turn()).toEqual([polite]);
 });
 
 test("what is kept by requests that nothing goes on with here does not keep dear ones from being begun", () => {
