@@ -4,6 +4,7 @@ import { PawlError } from "@pawl/protocol/errors";
 import type Database from "better-sqlite3";
 import { connect } from "../daemon/dist/store/connection.js";
 import { type Operation, run, sql } from "../daemon/dist/store/statement.js";
+import { isToUndo } from "../daemon/dist/turns/attempt.js";
 import { type Call, following } from "../daemon/dist/turns/call.js";
 import { type Env, type Outcome, Tried, Unfinished, Wait } from "../daemon/dist/turns/operation.js";
 import { TurnMemory } from "../daemon/dist/turns/turn-memory.js";
@@ -49,7 +50,7 @@ export class AsynchronousInProcess extends InProcess {
       this.#database,
       (function* () {
         const result: Outcome<unknown> = yield* call.start({ ...env, turn: memory, effects: collector });
-        if (!(result instanceof PawlError || result instanceof Tried)) yield* memory.writeBack();
+        if (!isToUndo(result)) yield* memory.writeBack();
         return result;
       })(),
     );

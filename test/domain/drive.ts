@@ -11,7 +11,8 @@ import { connect } from "../../daemon/dist/store/connection.js";
 import { migrate } from "../../daemon/dist/store/migrate.js";
 import { SqliteStore } from "../../daemon/dist/store/sqlite.js";
 import type { Operation, SqlParams, Statement, Step } from "../../daemon/dist/store/statement.js";
-import { type Env, type Outcome, Tried, Unfinished, Wait } from "../../daemon/dist/turns/operation.js";
+import { isToUndo } from "../../daemon/dist/turns/attempt.js";
+import { type Env, type Outcome, Unfinished, Wait } from "../../daemon/dist/turns/operation.js";
 import { TurnMemory } from "../../daemon/dist/turns/turn-memory.js";
 import { SHARED_URL } from "../postgresql-store.js";
 
@@ -160,8 +161,7 @@ export async function driveWithAwaits<T>(database: Database.Database, operation:
   try {
     let step = operation.next();
     while (!step.done) step = operation.next(await answer(step.value));
-    const isUndone = step.value instanceof PawlError || step.value instanceof Tried;
-    await order(isUndone ? "ROLLBACK" : "COMMIT");
+    await order(isToUndo(step.value) ? "ROLLBACK" : "COMMIT");
     return step.value;
   } finally {
     if (database.inTransaction) database.exec("ROLLBACK");
