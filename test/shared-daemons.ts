@@ -72,6 +72,15 @@ export class SilentProxy {
     this.#isSilent = true;
   }
 
+  /** What is sent waits, in both directions, until `goOn`. */
+  pause(): void {
+    for (const socket of [...this.#pairs].flat()) socket.pause();
+  }
+
+  goOn(): void {
+    for (const socket of [...this.#pairs].flat()) socket.resume();
+  }
+
   /** Closes all connections; new ones pass. */
   cut(): void {
     this.#isSilent = false;

@@ -78,7 +78,7 @@ export class Granted {
       if (method !== "transact") return TOO_LATE;
       // The rest of it was done: it is answered as it is, and then its holder is told.
       setImmediate(() => {
-        for (const { tell = [] } of changes) this.#tellLost(connection, tell);
+        for (const { tell = [] } of changes) this.#tell(connection, tell);
       });
       return outcome;
     }
@@ -177,6 +177,20 @@ export class Granted {
     this.#losing = setTimeout(lose, Math.max(at - elapsed(), 0)).unref();
   }
 
+  /**
+   * True if others may take this daemon for dead before they end what it is time to tell of.
+   *
+   * @param heardAt since when the database has not answered, in milliseconds of `elapsed`.
+   */
+  losesLife(heardAt: number): boolean {
+    return this.#held.lost(heardAt).some(endsWithLife);
+  }
+
+  /** Tells those of whose grants it is time, of a database that may yet answer. */
+  tellLost(heardAt: number): void {
+    this.#lose(this.#held.takeLost(heardAt));
+  }
+
   /** The database is there again, or the daemon stops. */
   goOn(): void {
     clearTimeout(this.#losing);
@@ -191,7 +205,7 @@ export class Granted {
   #lose(lost: ReturnType<HeldGrants["takeLost"]>): void {
     if (lost.length === 0) return;
     for (const { id, connection, ttlMs, since, tell, onLoss } of lost) {
-      this.#tellLost(connection, tell);
+      this.#tell(connection, tell);
       // What was not renewed here for so long may have been given back at another daemon.
       if (onLoss === undefined || elapsed() - since > ttlMs) continue;
       this.#options.endHolder(lostRow(id, onLoss, this.#options.now()), this.#held.toClose(id));
@@ -199,7 +213,7 @@ export class Granted {
     this.#options.onLost(lost.length, lost.some(endsWithLife));
   }
 
-  #tellLost(connection: number, tell: HeldGrant["tell"]): void {
+  #tell(connection: number, tell: HeldGrant["tell"]): void {
     for (const { method, params } of tell) this.#options.notify(connection, method, params);
   }
 }

@@ -112,9 +112,14 @@ export class HeldGrants {
     return first;
   }
 
+  /** Those whose holders have to be told by now. */
+  lost(heardAt: number): HeldGrant[] {
+    this.dropLapsed();
+    return [...this.#byId.values()].filter(isLost(heardAt));
+  }
+
   takeLost(heardAt: number): Kept[] {
-    const now = elapsed();
-    return this.#take((grant) => lossAt(grant, heardAt) <= now);
+    return this.#take(isLost(heardAt));
   }
 
   /** Takes those that end once others take this daemon for dead. */
@@ -137,6 +142,11 @@ export function endsWithLife({ graceMs, onLoss }: HeldGrant): boolean {
 
 function safeMs({ ttlMs, graceMs }: HeldGrant): number {
   return Math.min(ttlMs, graceMs);
+}
+
+function isLost(heardAt: number): (grant: Kept) => boolean {
+  const now = elapsed();
+  return (grant) => lossAt(grant, heardAt) <= now;
 }
 
 /** Who has not renewed for long is not told later than the grant ends. */

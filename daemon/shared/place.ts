@@ -66,7 +66,7 @@ import {
 import { PlacedCall } from "./placed-call.js";
 import { placeOf, Session } from "./session.js";
 import { SessionPool } from "./session-pool.js";
-import { Silence } from "./silence.js";
+import { MIN_SILENT_MS, Silence } from "./silence.js";
 import { AS_THEY_ARE, SnapshotReads } from "./snapshot-reads.js";
 import { TABLES, TablesReplaced, useTables } from "./tables.js";
 import type { ScopedCall, SharedTurn, TurnSetting } from "./turn.js";
@@ -216,10 +216,7 @@ export class Place implements LinesPlace {
         if (this.#life !== undefined) this.#others.lookMoreOften(this.#life);
       },
     });
-    this.#silence = new Silence(
-      shortestMs,
-      (forMs) => void this.lost(new Error(`it has not answered for ${Math.round(forMs)} ms`)),
-    );
+    this.#silence = new Silence(shortestMs, (forMs) => this.#isSilent(forMs));
     this.#others = new OtherDaemons({
       url,
       shown,
@@ -832,6 +829,17 @@ export class Place implements LinesPlace {
     this.#others.begin(life);
     void this.#ends.look();
     this.#tryAll();
+  }
+
+  /** The database has not answered for so long: it is away, or holders of short grants are told of their loss before. */
+  #isSilent(forMs: number): void {
+    const { heardAt } = this.#silence;
+    if (forMs >= MIN_SILENT_MS || this.#granted.losesLife(heardAt)) {
+      this.lost(new Error(`it has not answered for ${Math.round(forMs)} ms`));
+      return;
+    }
+    this.#granted.tellLost(heardAt);
+    this.#silence.watch(MIN_SILENT_MS);
   }
 
   lost(error: unknown, slot?: Slot): PawlError {

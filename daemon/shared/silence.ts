@@ -2,8 +2,10 @@
 import { elapsed } from "../clock.js";
 import { TOLD_AFTER_PART } from "./held.js";
 
-/** A database that has not answered for so long is away, whatever is held. */
+/** A database that has not answered for so long is away, whatever is held, ... */
 const MAX_SILENT_MS = 10_000;
+/** ... and none that has not for less: short grants are no reason to refuse all others. */
+export const MIN_SILENT_MS = 1000;
 /** The time that answers then have to be read. */
 const READING_MS = 50;
 
@@ -40,10 +42,14 @@ export class Silence {
     this.watch();
   }
 
-  /** Sees to it that silence is noticed in time; to be called again when something is held for a shorter time. */
-  watch(): void {
+  /**
+   * Sees to it that silence is noticed in time; to be called again when something is held for a shorter time.
+   *
+   * @param mostMs after which it is noticed, whatever is held.
+   */
+  watch(mostMs = MAX_SILENT_MS): void {
     clearTimeout(this.#timer);
-    const afterMs = Math.min(this.#shortestMs() * TOLD_AFTER_PART, MAX_SILENT_MS);
+    const afterMs = Math.min(this.#shortestMs() * TOLD_AFTER_PART, mostMs);
     const leftMs = this.#heardAt + afterMs - elapsed();
     this.#timer = setTimeout(() => this.#fall(afterMs), Math.max(leftMs, 0)).unref();
   }

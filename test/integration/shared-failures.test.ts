@@ -321,6 +321,26 @@ describe.skipIf(!HAS_POSTGRESQL)("a place of shared names", () => {
       .toBe("b");
   });
 
+  test("of a database that is silent for a moment the holder of a short grant is told, and all others go on", async () => {
+    const schema = await newSchema();
+    const proxy = await SilentProxy.start(postgres().port as number, onTestFinished);
+    const place = new Place();
+    const daemon = await place.start(shared(schema, proxy.port));
+    const [holder, other] = [await place.connect(), await place.connect()];
+    const long = { name: "s/long", owner: "b", ttlMs: 600_000, releaseOn: "disconnect" } as const;
+    const { lease } = await other.call("lease.acquire", long);
+    const short = await holder.call("lease.acquire", { name: "s/short", owner: "a", ttlMs: 600 });
+    const told = toldOf(holder, "lease.lost");
+    proxy.pause();
+    const asked = other.call("sequence.next", { type: "SEQ" });
+    expect((await told).leaseId).toBe(short.lease.leaseId);
+    proxy.goOn();
+    expect((await asked).seq).toBe(1);
+    expect((await other.call("lease.heartbeat", { leaseId: lease.leaseId })).remainingMs).toBe(600_000);
+    expect(other.lines).toEqual([]);
+    expect(daemon.log.map(({ msg }) => msg)).not.toContain("the database of shared names is away");
+  });
+
   test.each([
     ["a lease", "lease.acquire", { name: "s/one", ttlMs: 3000 }, "lease.lost"],
     ["a claim", "queue.claim", { queue: "s/one", leaseMs: 3000, notify: true }, "claim.lost"],
