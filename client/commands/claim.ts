@@ -18,7 +18,7 @@ const lease = {
 const boundary = {
   type: "text",
   choices: BOUNDARIES,
-  describe: "Where you stand: at a checkpoint, only what may come there is handed out",
+  describe: "At active_turn_checkpoint, nothing that was enqueued with --after-commit",
   default: "idle",
 } as const;
 

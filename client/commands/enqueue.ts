@@ -53,7 +53,7 @@ const enqueue = command({
       describe: "With whom: never, payload_default or group:NAME",
       default: "never",
     },
-    "after-commit": { type: "flag", describe: "For claims between turns only, not at a checkpoint of one" },
+    "after-commit": { type: "flag", describe: "Not for claims with --boundary active_turn_checkpoint" },
     "max-attempts": {
       type: "number",
       describe: "Deliveries before it is dead, 0 for no limit",

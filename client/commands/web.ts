@@ -35,7 +35,7 @@ const web = command({
     "tls-key": { type: "text", value: "FILE", describe: "The key of the certificate" },
   },
   details:
-    "The address that is printed has a token, which the browser keeps as a cookie; without it nothing is shown. With --read-only there is no token, unless --token-file names one or others than this machine can connect. /metrics has what `pawl metrics` prints, for Prometheus and its like (with a token as `Authorization: Bearer TOKEN`), and /healthz says whether the daemon answers. Without a daemon the page says so, and goes on when there is one. The page is the package @pawl/web.",
+    "The address that is printed has a token, which the browser keeps as a cookie; without it nothing is shown. With --read-only there is no token, unless --token-file names one, or --listen lets other machines connect. /metrics has what `pawl metrics` prints, for Prometheus and its like (with a token as `Authorization: Bearer TOKEN`), and /healthz says whether the daemon answers. Without a daemon the page says so, and goes on when there is one. The page is the package @pawl/web.",
   examples: [
     ["pawl web --open", "Look, and act"],
     ["pawl web --read-only", "Only look; everybody on this machine may"],

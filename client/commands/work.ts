@@ -48,7 +48,7 @@ const work = command({
     boundary: {
       type: "text",
       choices: BOUNDARIES,
-      describe: "At a checkpoint, only what may come there is handed out",
+      describe: "At active_turn_checkpoint, nothing that was enqueued with --after-commit",
       default: "idle",
     },
   },

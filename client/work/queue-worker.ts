@@ -82,7 +82,10 @@ export interface WorkOptions {
    * else its queue, was configured: at first for up to a second, then for twice as long each time.
    */
   retryDelayMs?: number | ((attempts: number) => number);
-  /** True to end when there is nothing to claim; batches that rest, or are scheduled, are not waited for. */
+  /**
+   * True to end when there is nothing to claim; batches that rest, are scheduled, or are held back by a limit of their
+   * queue, are not waited for.
+   */
   drain?: boolean;
   /** True to end with the first claim. */
   once?: boolean;

@@ -40,8 +40,8 @@ import {
  * an order of everything in them. An even generation deletes, and so has neither "s" nor "c"; an odd one has
  * at least one of the two. An element of dependsOn is the boolean field "dependsOn/<storyId>", one of labels
  * "l/<label>"; a field that users name themselves is "f/<name>"; and a note is "n/<index>", with a value {agent, text}.
- * What only looks like one of these three is a field unknown here like any other, because a node of the version before
- * takes it for one, and all nodes have to agree on which changes they take in.
+ * A field that only looks like a label, a field of users or a note is one unknown here like any other, because a node
+ * of the version before takes it for that, and all nodes have to agree on which changes they take in.
  */
 const VERSION = 1;
 const BODY_PARTS = ["author", "board", "hlc", "incarnation", "ops", "prev", "seq", "v"];

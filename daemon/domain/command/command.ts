@@ -2,9 +2,9 @@
  * Commands: requests that a deployment answers once, whenever one of its receivers is there (spec: command.md).
  *
  * The files, in reading order: state (the table of states), row (a command, its view, its moves from state to state),
- * create, piece, upload, take (ready commands go to a receiver), lease and push (the two ways to receive),
- * delivery (its id, and whether it is held), answer, answer-pieces, cancel, ends (by time, with a connection, over a
- * restart), retention, reads.
+ * incarnation (a receiver that named itself), create, piece, upload, take (ready commands go to a receiver), lease and
+ * push (the two ways to receive), delivery (its id, and whether it is held), answer, answer-pieces, cancel, ends (by
+ * time, with a connection, over a restart), incarnation-ends, retention, reads.
  */
 import type { Handler, HandlersOf } from "../../turns/handler.js";
 import { respond } from "./answer.js";

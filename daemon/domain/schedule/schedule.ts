@@ -1,8 +1,9 @@
 /**
  * Schedules: batches that are enqueued at times, each occurrence once (spec: queue.md, Schedules).
  *
- * The files, in reading order: cron (the times of an expression in a time zone), row (a schedule, its times and its
- * batches), definition (set, delete), occurrences (what is enqueued when its time has come, or was missed), reads, run.
+ * The files, in reading order: cron (the times of an expression in a time zone), cron-dates (whether it has any), row
+ * (a schedule, its times and its batches), definition (set, delete), occurrences (what is enqueued when its time has
+ * come, or was missed), reads, run.
  */
 import type { HandlersOf } from "../../turns/handler.js";
 import { remove, set } from "./definition.js";
