@@ -11,17 +11,11 @@ import { freeLease } from "./lease/row.js";
 import { reservationConnections, reservations } from "./path/ends.js";
 import { freeReservation } from "./path/row.js";
 import { claimsOfEndedLeases } from "./queue/claims-under-lease.js";
-import {
-  claims,
-  closedQueues,
-  overdueBatches,
-  scheduledBatches,
-  unaskedPrefixes,
-  unlaidQueues,
-} from "./queue/ends.js";
+import { claims, closedQueues, scheduledBatches, unaskedPrefixes, unlaidQueues } from "./queue/ends.js";
 import { turnedBatches } from "./queue/flows.js";
 import { endedBatches } from "./queue/retention.js";
 import { stoppedClaims } from "./queue/stop.js";
+import { overdueBatches } from "./queue/ttl.js";
 import { occurrences } from "./schedule/occurrences.js";
 import { requests } from "./sequence/requests.js";
 

@@ -1071,3 +1071,17 @@ test("a purge that asks for no age removes what was enqueued before the clock wa
     purged: 1,
   });
 });
+
+test("a batch that keeps its time, since when its new ttl is over, is expired at once, and given to nobody", async () => {
+  const clocks = new Clocks();
+  const pawl = new InProcess({ time: clocks });
+  const kept = { queue: "q", sourceKey: "k", onExisting: "keepTime" } as const;
+  await pawl.call("queue.enqueue", { ...kept, payloads: [1], deliveryPolicy: "after_current_turn_commit" });
+  const waiting = { queue: "q", owner: "w", boundary: "active_turn_checkpoint", waitMs: 60_000 } as const;
+  const claiming = pawl.call("queue.claim", waiting, 2);
+  clocks.pass(100);
+  const { batch, outcome } = await pawl.call("queue.enqueue", { ...kept, payloads: [2], ttlMs: 90 });
+  expect([outcome, batch.state]).toEqual(["kept", "expired"]);
+  const { batch: next } = await pawl.call("queue.enqueue", { queue: "q", payloads: [3] });
+  expect((await claiming).claim?.batches.map(({ batchId }) => batchId)).toEqual([next.batchId]);
+});

@@ -583,7 +583,7 @@ test.each([
     undefined,
     4,
   ],
-])("with %s all is as the model says", { timeout: 900_000 }, async (_, Daemon, ops, path, runs) => {
+])("with %s all is as the model says", { timeout: 1_800_000 }, async (_, Daemon, ops, path, runs) => {
   await fc.assert(
     fc.asyncProperty(
       fc.array(fc.oneof(...ops), { minLength: 20, maxLength: 60, size: "max" }),

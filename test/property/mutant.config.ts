@@ -20,5 +20,5 @@ export default defineConfig({
       },
     },
   ],
-  test: { include: [tests ?? ""], maxWorkers: 1, testTimeout: 600_000 },
+  test: { include: [tests ?? ""], maxWorkers: 1, testTimeout: 1_800_000 },
 });

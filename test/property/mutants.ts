@@ -13,7 +13,8 @@ const CONFIG = join(import.meta.dirname, "mutant.config.ts");
  * A model draws so many times as much as usual, or until it finds something: what it is to find, the usual number of
  * runs may miss by chance, and it is run for some thirty mutants.
  */
-const MOST_RUNS = 4;
+const MOST_RUNS = 12;
+const TIME_LIMIT_MS = 1_800_000;
 
 /** By the rule that each breaks: a file as it is built, a text in it, and what stands there instead. */
 export type Mutants = Readonly<Record<string, readonly [file: string, text: string, by: string]>>;
@@ -54,6 +55,6 @@ export function testMutants(mutants: Mutants, { folder, tests }: { folder: strin
       expect(output).not.toContain("times in");
       expect(code).toBe(1);
     },
-    600_000,
+    TIME_LIMIT_MS,
   );
 }

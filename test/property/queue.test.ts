@@ -257,10 +257,13 @@ const MEMBERS = {
   ttlMs: fc.constantFrom(90, 10_000),
   sourceKey: fc.constantFrom("k", "k", "l"),
   deliveryPolicy: fc.constantFrom("earliest_safe_boundary" as const, "after_current_turn_commit" as const),
-  slotPolicy: fc.constantFrom("join" as const, "join" as const, "exclusive" as const),
-  mergeKey: fc.constantFrom<NonNullable<Params<"queue.enqueue">["mergeKey"]>>("payload_default", "never", {
-    group: "g",
-  }),
+  slotPolicy: fc.constantFrom("join" as const, "join" as const, "join" as const, "exclusive" as const),
+  mergeKey: fc.constantFrom<NonNullable<Params<"queue.enqueue">["mergeKey"]>>(
+    { group: "g" },
+    { group: "g" },
+    "payload_default",
+    "never",
+  ),
   maxAttempts: fc.constantFrom(0, 1, 1, 2),
   delayMs: fc.constantFrom(0, 40),
   retry: fc.constantFrom({ baseMs: 30, factor: 1, maxMs: 500, jitter: false }),
@@ -706,7 +709,8 @@ const abandon = fc.tuple(pick, fc.constantFrom(undefined, 0, 60), fc.constantFro
 const cancel = fc.tuple(pick, fc.boolean(), fc.constantFrom(undefined, undefined, 0, 60, 500)).map(
   ([index, byKey, graceMs]): Op =>
     async ({ model, pawl }) => {
-      let batch = pickFrom(model.batches, index);
+      const claimed = graceMs === undefined ? [] : model.batches.filter(({ state }) => state === "claimed");
+      let batch = pickFrom(claimed.length > 0 ? claimed : model.batches, index);
       if (batch === undefined) return;
       const { queue: name, sourceKey } = batch.params;
       let params: Params<"queue.cancel"> = { batchId: batch.batchId };
@@ -935,6 +939,7 @@ const profile: fc.Arbitrary<Profile> = fc
     keys: fc.constantFrom(["x"], ["x", "x", "y"]),
     claims: fc.constantFrom<Profile["claims"]>("queue", "several", "named", "any"),
     holds: fc.constantFrom(false, false, true),
+    groups: fc.boolean(),
     waits: fc.boolean(),
   })
   .map((drawn) => {
@@ -943,6 +948,8 @@ const profile: fc.Arbitrary<Profile> = fc
     for (const [one, other] of Object.entries(TOGETHER))
       if (members[one] !== "never") members[other] = "always";
     if ("keyOrder" in initial || "maxClaimedPerKey" in initial) members.key = "always";
+    // Some claims are of groups, which batches that differ in anything do not make.
+    if (drawn.groups) Object.assign(members, { slotPolicy: "always", mergeKey: "always", priority: "never" });
     // Some wait behind others.
     if (drawn.waits) members.deliveryPolicy = "always";
     return { ...drawn, members };

@@ -1,11 +1,9 @@
 // Claims that end by time, with their connection or over a restart, and batches whose time comes.
-import { dueAt, dueWallAt, type Ending, retain } from "../../grants/ending.js";
+import { dueAt, dueWallAt, type Ending } from "../../grants/ending.js";
 import type { Cause, GrantRule } from "../../grants/grant.js";
-import { all, type Operation, one, run, sql } from "../../store/statement.js";
+import { all, type Operation, one, sql } from "../../store/statement.js";
 import { NEVER, sooner } from "../../turns/alarm.js";
 import type { Env } from "../../turns/operation.js";
-import { tellBatch } from "./events.js";
-import { ended } from "./flows.js";
 import { CLAIM_TABLE, type ClaimRow, end } from "./give-back.js";
 import { GETS_IN_LINE } from "./lanes.js";
 import { earliestForgotten, nextToUnlist } from "./listing.js";
@@ -91,46 +89,6 @@ function* makeReady(rows: readonly BegunRow[], env: Env): Operation<void> {
     if (endsAt !== null) env.effects.deadline(endsAt);
   }
 }
-
-const earliestTtl = sql<{ at: number | null }>(
-  "SELECT min(ttl_ends_at) AS at FROM pawl_batch WHERE ttl_ends_at IS NOT NULL",
-);
-
-/** One that is scheduled has been available before. */
-const selectOverdue = sql<{
-  enqueue_seq: number;
-  queue_id: number;
-  state: "ready" | "scheduled";
-  key: string | null;
-  has_more: 1 | null;
-}>(`
-  SELECT enqueue_seq, queue_id, state, key, has_more FROM pawl_batch
-  WHERE ttl_ends_at IS NOT NULL AND ttl_ends_at <= :now ORDER BY ttl_ends_at, enqueue_seq LIMIT :rows`);
-
-const expireBatch = sql(`
-  UPDATE pawl_batch SET state = 'expired', finished_at = :finishedAt, ttl_ends_at = NULL WHERE enqueue_seq = :seq`);
-
-/** Batches that nobody has claimed within their ttl. */
-export const overdueBatches: Ending = {
-  *earliest() {
-    return dueAt((yield* one(earliestTtl))?.at);
-  },
-
-  *expire(env, rows) {
-    const { now, retentionNow: finishedAt } = env;
-    const expired = yield* all(selectOverdue, { now, rows });
-    for (const { enqueue_seq: seq, queue_id: queueId, state, key, has_more: hasMore } of expired) {
-      yield* run(expireBatch, { seq, finishedAt });
-      yield* move(queueId, { [state]: -1, expired: 1 }, env);
-      yield* touchKey(queueId, key, env);
-      const { queue } = yield* queueOf(queueId, env);
-      yield* tellBatch(seq, queue, "expired", env);
-      yield* ended(seq, queue, hasMore, env);
-    }
-    if (expired.length > 0) retain(env);
-    return expired.length;
-  },
-};
 
 const earliestOpening = sql<{ at: number | null }>(
   "SELECT min(opens_at) AS at FROM pawl_queue WHERE opens_at IS NOT NULL",

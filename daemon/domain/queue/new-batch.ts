@@ -24,6 +24,7 @@ import {
   waitKey,
 } from "./row.js";
 import { NO_SETTINGS, type Settings } from "./settings.js";
+import { expire } from "./ttl.js";
 
 /** Payloads up to this size are kept in the row of their batch, which every change of its state writes anew. */
 const MAX_INLINE_PAYLOAD_BYTES = 1024;
@@ -297,11 +298,16 @@ function* shownWaiting(
   env: Env,
 ): Operation<Batch> {
   if (after !== undefined && (yield* keepAfter(row.enqueue_seq, after, delayMs, env))) {
-    const cancelled = (yield* byId(row.batch_id)) as FoundRow;
-    yield* readMore(cancelled);
-    return shownBatch(cancelled, queueText, undefined, env);
+    return yield* shownAsKept(row, queueText, env);
   }
   return shownNew(row, queueText, trace, after, env);
+}
+
+/** A batch that has ended at once, as it is then. */
+function* shownAsKept({ batch_id: batchId }: NewRow, queueText: string, env: Env): Operation<Batch> {
+  const row = (yield* byId(batchId)) as FoundRow;
+  yield* readMore(row);
+  return shownBatch(row, queueText, undefined, env);
 }
 
 /**
@@ -410,5 +416,9 @@ export function* replace(
   const leftMs = before.available_at_wall === null ? Math.max(before.available_at - env.now, 0) : 0;
   const keptDelayMs = wasBlocked && hadAfter !== undefined ? hadAfter.delayMs : leftMs;
   const delayMs = keepsTime ? keptDelayMs : params.delayMs;
-  return yield* shownWaiting(row, draft, delayMs, JSON.stringify(params.queue), trace, env);
+  const shown = yield* shownWaiting(row, draft, delayMs, JSON.stringify(params.queue), trace, env);
+  if (row.ttl_ends_at === null || row.ttl_ends_at > env.now) return shown;
+  // It keeps its time, since when its new ttl is over.
+  yield* expire(row, env);
+  return yield* shownAsKept(row, JSON.stringify(params.queue), env);
 }

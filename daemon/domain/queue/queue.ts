@@ -8,7 +8,7 @@
  * that wait for others), claim-any, claim and claim-selection, claim-named (by ids), claim-held (beside claims that
  * the caller has), claims-under-lease, parents, single-claim, holder (renew, complete, abandon), results, progress,
  * terms (what few claims have), give-back, stop (of work that runs), ends (by time, with a connection, over a
- * restart), retention, cancel, update, move, purge, retry, configure, pages, reads, explain, ahead (what many calls of
+ * restart), ttl (how long a batch waits), retention, cancel, update, move, purge, retry, configure, pages, reads, explain, ahead (what many calls of
  * one transaction read). How long a batch rests is in grants/retry-rest.
  */
 import type { HandlersOf } from "../../turns/handler.js";
