@@ -45,10 +45,16 @@ test(
         dependsOn.filter((each) => each !== undefined),
       );
     }
-    for (const [storyId, dependsOn] of dependencies) {
-      const fields = { priority: Math.floor(Math.random() * 6) };
-      await client.call("pipeline.write", { storyId, stage: "1_backlog", dependsOn, fields });
-    }
+    const left = [...dependencies];
+    /** What comes between two kills is there once the first of them was: much may be done between two looks. */
+    const part = Math.ceil(ITEMS / (DAEMON_KILLS + 2));
+    const writePart = async (): Promise<void> => {
+      for (const [storyId, dependsOn] of left.splice(0, part)) {
+        const fields = { priority: Math.floor(Math.random() * 6) };
+        await client.call("pipeline.write", { storyId, stage: "1_backlog", dependsOn, fields });
+      }
+    };
+    await writePart();
 
     const workers = new Set<ChildProcess>();
     const startOne = (): void => {
@@ -74,26 +80,25 @@ test(
     const killed = { workers: 0, daemons: 0, all: 0 };
     const startedAt = performance.now();
     let killWorkerAt = BEGUN_PER_KILL;
-    let killDaemonAt = ITEMS / (DAEMON_KILLS + 2);
     for (;;) {
       const { working, done } = await lookAt(client);
       if (done === ITEMS) break;
       if (performance.now() - startedAt > GIVE_UP_MS) throw new Error(`only ${done} items are done`);
       expect(working.filter(({ agent, claim }) => claim === undefined || claim.agent !== agent)).toEqual([]);
-      if (killed.daemons < DAEMON_KILLS && done > killDaemonAt) {
-        killed.daemons += 1;
-        // What is left is shared out anew: much may be done between two looks.
-        killDaemonAt = done + (ITEMS - done) / (DAEMON_KILLS - killed.daemons + 2);
-        await daemon.end("SIGKILL");
-        daemon = await place.start();
-        client = await place.connect();
-      }
-      if (killed.all === 0 && done > ITEMS / 2) {
-        killed.all += 1;
-        await killAll();
-        // Nobody is left: so nobody is shown at work, once those of before a death of the daemon had their time.
-        await expect.poll(async () => (await lookAt(client)).working, { timeout: 60_000 }).toEqual([]);
-        for (let count = 0; count < WORKERS; count += 1) startOne();
+      if (left.length > 0 && done > ITEMS - left.length - part / 2) {
+        if (killed.all === 0 && killed.daemons >= DAEMON_KILLS / 2) {
+          killed.all += 1;
+          await killAll();
+          // Nobody is left: so nobody is shown at work, once those of before a death of the daemon had their time.
+          await expect.poll(async () => (await lookAt(client)).working, { timeout: 60_000 }).toEqual([]);
+          for (let count = 0; count < WORKERS; count += 1) startOne();
+        } else {
+          killed.daemons += 1;
+          await daemon.end("SIGKILL");
+          daemon = await place.start();
+          client = await place.connect();
+        }
+        await writePart();
       }
       const begun = begunIn(log);
       if (begun >= killWorkerAt) {
