@@ -4933,7 +4933,8 @@ export interface QueueMethods<Options> {
   /**
    * Take a batch back; with `stop`, also from whoever works on it. With `stop`, the holder of a claimed batch is
    * told by `claim.cancelling` and by each renewal, and has `graceMs` to end: a completion until then counts,
-   * anything else cancels the batch. The other batches of the claim are ready again.
+   * anything else cancels the batch. The other batches of the claim are ready again. Of several cancels of one
+   * claim, `claim.cancelling` and `claim.lost` have the first reason that was given, and each batch its own.
    */
   cancel(params?: QueueCancelParams, options?: Options): Promise<QueueCancelResult>;
   /**
