@@ -3414,7 +3414,10 @@ export type QueueConfigureParams = {
    * and refills evenly.
    */
   rate?: RateInput | null | undefined;
-  /** Batches that may be ready, scheduled and blocked together. More are refused with `exhausted`. */
+  /**
+   * Batches that may be ready, scheduled and blocked together. More are refused with `exhausted` when they are
+   * enqueued; what comes back, or is moved there, is let in beyond it.
+   */
   maxWaiting?: number | null | undefined;
   /** While it is paused nothing is claimed; what is claimed goes on. */
   paused?: boolean | null | undefined;
@@ -4940,6 +4943,7 @@ export interface QueueMethods<Options> {
   /**
    * Move batches that nobody holds to another queue; each keeps its batchId and its enqueueSeq. What is claimed or
    * completed stays, and so does a batch whose sourceKey is in use there, that has a follower, or that is one.
+   * `maxWaiting` of the other queue refuses none.
    */
   move(params: QueueMoveParams, options?: Options): Promise<QueueMoveResult>;
   /** Remove batches that nobody holds, for good. A batch that others wait for stays. */
