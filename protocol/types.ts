@@ -5015,8 +5015,9 @@ export interface CommandMethods<Options> {
   /**
    * Send a command to a deployment, whose receivers need not be there. With an idempotencyKey, the first command
    * with the same deployment, target, command and key is returned if its content (params, or the size announced for
-   * them, maxAttempts, executionMs, retry and incarnation, as they were given) is the same. A deadline that has
-   * passed gives a command that is EXPIRED.
+   * them, maxAttempts, executionMs, retry and incarnation, as they were given) is the same; otherwise `first` and
+   * `now` of the `conflict` have what differs, null where it was not given, and of params the size. A deadline that
+   * has passed gives a command that is EXPIRED.
    */
   create(params: CommandCreateParams, options?: Options): Promise<CommandCreateResult>;
   /**
