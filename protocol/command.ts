@@ -252,7 +252,7 @@ export const COMMAND = noun("command", {
     create: method({
       summary: "Send a command to a deployment, whose receivers need not be there",
       description:
-        "With an idempotencyKey, the first command with the same deployment, target, command and key is returned if its content (params, or the size announced for them, maxAttempts, executionMs, retry and incarnation, as they were given) is the same. A deadline that has passed gives a command that is EXPIRED.",
+        "With an idempotencyKey, the first command with the same deployment, target, command and key is returned if its content (params, or the size announced for them, maxAttempts, executionMs, retry and incarnation, as they were given) is the same; otherwise `first` and `now` of the `conflict` have what differs, null where it was not given, and of params the size. A deadline that has passed gives a command that is EXPIRED.",
       params: z.strictObject({
         deployment,
         command: commandName,

@@ -363,7 +363,7 @@ const rate = named(
 );
 const maxWaiting = z.int().min(1).max(MAX_MAX_WAITING).meta({
   description:
-    "Batches that may be ready, scheduled and blocked together. More are refused with `exhausted`.",
+    "Batches that may be ready, scheduled and blocked together. More are refused with `exhausted` when they are enqueued; what comes back, or is moved there, is let in beyond it.",
 });
 const pauser = named(
   "Pauser",
@@ -920,7 +920,7 @@ export const QUEUE = noun("queue", {
     cancel: method({
       summary: "Take a batch back; with `stop`, also from whoever works on it",
       description:
-        "With `stop`, the holder of a claimed batch is told by `claim.cancelling` and by each renewal, and has `graceMs` to end: a completion until then counts, anything else cancels the batch. The other batches of the claim are ready again.",
+        "With `stop`, the holder of a claimed batch is told by `claim.cancelling` and by each renewal, and has `graceMs` to end: a completion until then counts, anything else cancels the batch. The other batches of the claim are ready again. Of several cancels of one claim, `claim.cancelling` and `claim.lost` have the first reason that was given, and each batch its own.",
       params: z
         .strictObject({
           batchId: batchId.optional().meta({ description: "This batch." }),
@@ -988,7 +988,7 @@ export const QUEUE = noun("queue", {
     move: method({
       summary: "Move batches that nobody holds to another queue; each keeps its batchId and its enqueueSeq",
       description:
-        "What is claimed or completed stays, and so does a batch whose sourceKey is in use there, that has a follower, or that is one.",
+        "What is claimed or completed stays, and so does a batch whose sourceKey is in use there, that has a follower, or that is one. `maxWaiting` of the other queue refuses none.",
       params: z
         .strictObject({
           to: queue.meta({

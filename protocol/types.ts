@@ -3419,7 +3419,10 @@ export type QueueConfigureParams = {
    * and refills evenly.
    */
   rate?: RateInput | null | undefined;
-  /** Batches that may be ready, scheduled and blocked together. More are refused with `exhausted`. */
+  /**
+   * Batches that may be ready, scheduled and blocked together. More are refused with `exhausted` when they are
+   * enqueued; what comes back, or is moved there, is let in beyond it.
+   */
   maxWaiting?: number | null | undefined;
   /** While it is paused nothing is claimed; what is claimed goes on. */
   paused?: boolean | null | undefined;
@@ -4938,12 +4941,14 @@ export interface QueueMethods<Options> {
   /**
    * Take a batch back; with `stop`, also from whoever works on it. With `stop`, the holder of a claimed batch is
    * told by `claim.cancelling` and by each renewal, and has `graceMs` to end: a completion until then counts,
-   * anything else cancels the batch. The other batches of the claim are ready again.
+   * anything else cancels the batch. The other batches of the claim are ready again. Of several cancels of one
+   * claim, `claim.cancelling` and `claim.lost` have the first reason that was given, and each batch its own.
    */
   cancel(params?: QueueCancelParams, options?: Options): Promise<QueueCancelResult>;
   /**
    * Move batches that nobody holds to another queue; each keeps its batchId and its enqueueSeq. What is claimed or
    * completed stays, and so does a batch whose sourceKey is in use there, that has a follower, or that is one.
+   * `maxWaiting` of the other queue refuses none.
    */
   move(params: QueueMoveParams, options?: Options): Promise<QueueMoveResult>;
   /** Remove batches that nobody holds, for good. A batch that others wait for stays. */
@@ -5015,8 +5020,9 @@ export interface CommandMethods<Options> {
   /**
    * Send a command to a deployment, whose receivers need not be there. With an idempotencyKey, the first command
    * with the same deployment, target, command and key is returned if its content (params, or the size announced for
-   * them, maxAttempts, executionMs, retry and incarnation, as they were given) is the same. A deadline that has
-   * passed gives a command that is EXPIRED.
+   * them, maxAttempts, executionMs, retry and incarnation, as they were given) is the same; otherwise `first` and
+   * `now` of the `conflict` have what differs, null where it was not given, and of params the size. A deadline that
+   * has passed gives a command that is EXPIRED.
    */
   create(params: CommandCreateParams, options?: Options): Promise<CommandCreateResult>;
   /**

@@ -1,10 +1,13 @@
 // Commands as those who send them see them: creation, keys, what is kept, lists (spec: command.md).
+import type { Params } from "@pawl/protocol";
 import { INLINE_MAX_BYTES, MAX_PAGE_BYTES, MAX_PAYLOAD_NESTING_LEVELS } from "@pawl/protocol/limits";
 import { beforeAll, describe, expect, test } from "vitest";
 import { answerTo, create, ended, get, newDeployment, respond, stateOf, take } from "../commands.js";
 import { NAMES_ARE_SHARED, sharedDaemon, startDaemon } from "../daemon.js";
 import type { RawClient } from "../raw-client.js";
 import { expectRefusal } from "../refusal.js";
+
+type Given = Partial<Params<"command.create">>;
 
 const daemon = sharedDaemon();
 let client: RawClient;
@@ -175,6 +178,53 @@ describe("an idempotency key", () => {
     const { data } = expectRefusal(await other.refusal("command.create", { ...base, ...two }), "conflict");
     expect(data).toMatchObject({ idempotencyKey: "k", first: { commandId }, now: {} });
     expect((await client.call("command.list", { deployment })).commands).toHaveLength(1);
+  });
+
+  const RETRY = { baseMs: 1000, factor: 2, maxMs: 60_000, jitter: false };
+
+  test.each<[string, Given, Given, object, object]>([
+    ["another maxAttempts", { maxAttempts: 3 }, { maxAttempts: 5 }, { maxAttempts: 3 }, { maxAttempts: 5 }],
+    ["another maxAttempts", {}, { maxAttempts: 5 }, { maxAttempts: null }, { maxAttempts: 5 }],
+    ["another executionMs", { executionMs: 1000 }, {}, { executionMs: 1000 }, { executionMs: null }],
+    [
+      "another incarnation",
+      { incarnation: "a" },
+      { incarnation: "b" },
+      { incarnation: "a" },
+      { incarnation: "b" },
+    ],
+    [
+      "another retry",
+      { retry: RETRY, incarnation: "a" },
+      { incarnation: "a" },
+      { retry: RETRY },
+      { retry: null },
+    ],
+    [
+      "another retry and another incarnation",
+      { retry: RETRY, incarnation: "a" },
+      { retry: { ...RETRY, jitter: true } },
+      { retry: RETRY, incarnation: "a" },
+      { retry: { ...RETRY, jitter: true }, incarnation: null },
+    ],
+    [
+      "other params, another maxAttempts and another executionMs",
+      { params: [1, 2] },
+      { upload: { sizeBytes: 7 }, maxAttempts: 2, executionMs: 5 },
+      { requestSizeBytes: 5, upload: false, maxAttempts: null, executionMs: null },
+      { requestSizeBytes: 7, upload: true, maxAttempts: 2, executionMs: 5 },
+    ],
+  ])("with %s is a conflict that says so, and names what differs", async (words, one, two, first, now) => {
+    const base = { deployment: newDeployment(), command: "run", idempotencyKey: "k" };
+    const { commandId } = await client.call("command.create", { ...base, ...one });
+    const { message, data } = await other.refusal("command.create", { ...base, ...two });
+    expect(message).toBe(
+      `The idempotencyKey "k" was used for ${commandId} with ${words}. Use a new key for a new command.`,
+    );
+    const { createdAt } = await get(client, commandId);
+    expect(data).toMatchObject({ kind: "conflict", idempotencyKey: "k" });
+    expect(data.first).toEqual({ commandId, createdAt, ...first });
+    expect(data.now).toEqual(now);
   });
 
   test("no params and null are the same", async () => {

@@ -261,7 +261,7 @@ describe("a claimed batch that is cancelled", () => {
     expect(left.remainingMs).toBeLessThanOrEqual(60_000);
     await cancel(third, 300);
     const again = await told(queue.client);
-    expect(again.params).toMatchObject({ reason: null });
+    expect(again.params).toMatchObject({ reason: "why" });
     expect(new Set(again.params.batchIds as string[])).toEqual(new Set([first, third]));
     expect(await told(queue.client)).toMatchObject({
       method: "claim.lost",
@@ -273,6 +273,59 @@ describe("a claimed batch that is cancelled", () => {
     expect((await queue.client.refusal("queue.complete", proofOf(claim))).data.kind).toBe("claim_lost");
     const { queues } = await queue.client.call("queue.stats", { queue: queue.name });
     expect(queues[0]).toMatchObject({ ready: 1, claimed: 0, cancelled: 2 });
+  });
+
+  test("keeps the reason that was given first, as its claim does, whatever later cancels say", async () => {
+    const queue = await Queue.open("stop-reasons");
+    const ids = [await queue.enqueue(1, JOIN), await queue.enqueue(2, JOIN), await queue.enqueue(3, JOIN)];
+    const [first, second, third] = ids as [string, string, string];
+    const { claimId } = await queue.claim({ maxBatches: 3, notify: true });
+    const cancel = (batchId: string, given: Partial<Params<"queue.cancel">>) =>
+      queue.client.call("queue.cancel", { batchId, ...stop, graceMs: 600_000, ...given });
+    await cancel(third, { reason: "first" });
+    expect((await told(queue.client)).params).toMatchObject({ batchIds: [third], reason: "first" });
+    await cancel(first, { graceMs: 900_000 });
+    expect((await told(queue.client)).params).toMatchObject({ batchIds: [first, third], reason: "first" });
+    // Nobody is told of these: they change nothing that the holder knows.
+    await cancel(third, { graceMs: 900_000, reason: "again" });
+    await cancel(first, { graceMs: 900_000, reason: "late" });
+    await cancel(third, { graceMs: 900_000 });
+    await cancel(second, { graceMs: 0, reason: "other" });
+    expect(await told(queue.client)).toMatchObject({
+      method: "claim.cancelling",
+      params: { claimId, batchIds: ids, reason: "first", graceMs: 0 },
+    });
+    expect(await told(queue.client)).toMatchObject({
+      method: "claim.lost",
+      params: { claimId, batchIds: ids, cause: "cancelled", reason: "first" },
+    });
+    expect(await queue.get(third)).toMatchObject({ state: "cancelled", lastError: "first" });
+    expect(await queue.get(first)).toMatchObject({ state: "cancelled", lastError: "late" });
+    expect(await queue.get(second)).toMatchObject({ state: "cancelled", lastError: "other" });
+  });
+
+  test("without a reason takes a later one, and its holder is told, also where the grace is the same", async () => {
+    const queue = await Queue.open("stop-later-reason");
+    const ids = [await queue.enqueue(1, JOIN), await queue.enqueue(2, JOIN)];
+    const [first, second] = ids as [string, string];
+    const { claimId } = await queue.claim({ maxBatches: 2, notify: true });
+    const cancel = (batchId: string, given: Partial<Params<"queue.cancel">>) =>
+      queue.client.call("queue.cancel", { batchId, ...stop, graceMs: 600_000, ...given });
+    await cancel(second, {});
+    expect((await told(queue.client)).params).toMatchObject({ batchIds: [second], reason: null });
+    await cancel(second, { graceMs: 900_000, reason: "why" });
+    const again = (await told(queue.client)).params;
+    expect(again).toMatchObject({ batchIds: [second], reason: "why" });
+    expect(again.graceMs).toBeLessThanOrEqual(600_000);
+    await cancel(first, { graceMs: 0 });
+    expect((await told(queue.client)).params).toMatchObject({ batchIds: ids, reason: "why", graceMs: 0 });
+    expect(await told(queue.client)).toMatchObject({
+      method: "claim.lost",
+      params: { claimId, reason: "why" },
+    });
+    expect(await queue.get(second)).toMatchObject({ state: "cancelled", lastError: "why" });
+    const { state, lastError } = await queue.get(first);
+    expect({ state, lastError }).toEqual({ state: "cancelled", lastError: undefined });
   });
 
   test.each(["abandon", "error", "expiry", "renewed for less", "disconnect", "now"])(

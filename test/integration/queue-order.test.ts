@@ -244,6 +244,22 @@ describe("limits", () => {
     expect(added).toEqual(["0", "1"]);
   });
 
+  test("of what waits let in what comes back or is moved there, and refuse what is enqueued beside it", async () => {
+    const queue = await Queue.open("max-waiting-move");
+    const from = await Queue.open("max-waiting-from");
+    await queue.configure({ maxWaiting: 1 });
+    await queue.enqueue("held");
+    const { claimId, leaseToken } = (await queue.claim()) as Claim;
+    await queue.enqueue("waits");
+    for (const payload of ["moved 0", "moved 1"]) await from.enqueue(payload);
+    const move = { queue: "max-waiting-from", state: "ready", to: "max-waiting-move" } as const;
+    expect(await queue.client.call("queue.move", move)).toEqual({ moved: 2, kept: 0, more: false });
+    await queue.client.call("queue.abandon", { claimId, leaseToken });
+    const one = { queue: "max-waiting-move", payloads: [1] };
+    const { data } = await queue.client.refusal("queue.enqueue", one);
+    expect(data).toMatchObject({ kind: "exhausted", waiting: 4, maxWaiting: 1 });
+  });
+
   test("of what waits are asked for without a wait within a transaction", async () => {
     const queue = await Queue.open("transact-wait");
     const refusal = await queue.client.refusal("transact", {

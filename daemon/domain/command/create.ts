@@ -155,13 +155,37 @@ function newCommandId(env: Env): string {
 /** Before the content of what was given. Commands of before have one of the params alone. */
 const GIVEN = "given ";
 
+/** How many numbers of it are a `retry`. */
+const RETRY_NUMBERS = 4;
+
 /** All that makes two commands of one key the same, which does not include when they are to end. */
 function contentOf(params: Parsed<"command.create">, text: string | undefined): string {
-  const { maxAttempts = null, executionMs = null, retry, incarnation } = params;
+  const { maxAttempts, executionMs, retry, incarnation } = optionsOf(params);
   const given: (number | string | null)[] = [maxAttempts, executionMs];
-  if (retry !== undefined) given.push(retry.baseMs, retry.factor, retry.maxMs, Number(retry.jitter));
-  if (incarnation !== undefined) given.push(incarnation);
+  if (retry !== null) given.push(retry.baseMs, retry.factor, retry.maxMs, Number(retry.jitter));
+  if (incarnation !== null) given.push(incarnation);
   return `${GIVEN}${paramsContentOf(params, text)} ${JSON.stringify(given)}`;
+}
+
+/** What is content beside the params, as it was given; null where it was not. */
+interface Options {
+  readonly maxAttempts: number | null;
+  readonly executionMs: number | null;
+  readonly retry: NonNullable<Parsed<"command.create">["retry"]> | null;
+  readonly incarnation: string | null;
+}
+
+function optionsOf(params: Parsed<"command.create">): Options {
+  const { maxAttempts = null, executionMs = null, retry = null, incarnation = null } = params;
+  return { maxAttempts, executionMs, retry, incarnation };
+}
+
+/** The same of the command that was created, from its content. */
+function optionsIn(content: string): Options {
+  const [maxAttempts, executionMs, ...more] = JSON.parse(content.slice(content.indexOf(" [")));
+  const [baseMs, factor, maxMs, jitter] = more.length < RETRY_NUMBERS ? [] : more.splice(0, RETRY_NUMBERS);
+  const retry = baseMs === undefined ? null : { baseMs, factor, maxMs, jitter: jitter === 1 };
+  return { maxAttempts, executionMs, retry, incarnation: more[0] ?? null };
 }
 
 function paramsContentOf({ upload }: Parsed<"command.create">, text: string | undefined): string {
@@ -228,20 +252,35 @@ function invalid(path: string, message: string): PawlError {
 
 function reused(
   idempotencyKey: string,
-  first: CommandRow,
+  known: CommandRow & { readonly content: string },
   params: Parsed<"command.create">,
   text: string | undefined,
 ): PawlError {
-  const { commandId, createdAt, requestBytes, uploaded } = first;
+  const { commandId, createdAt, requestBytes, uploaded, content } = known;
   const { upload } = params;
-  const requestSizeBytes = upload?.sizeBytes ?? Buffer.byteLength(text ?? "null");
+  const first: Record<string, unknown> = { commandId, createdAt };
+  const now: Record<string, unknown> = {};
+  const others: string[] = [];
+  const hasOptions = content.startsWith(GIVEN);
+  const ofParams = paramsContentOf(params, text);
+  if (hasOptions ? !content.startsWith(`${GIVEN}${ofParams} `) : content !== ofParams) {
+    others.push("other params");
+    Object.assign(first, { requestSizeBytes: requestBytes, upload: uploaded === 1 });
+    const requestSizeBytes = upload?.sizeBytes ?? Buffer.byteLength(text ?? "null");
+    Object.assign(now, { requestSizeBytes, upload: upload !== undefined });
+  }
+  const given = optionsOf(params);
+  const before = hasOptions ? optionsIn(content) : given;
+  for (const name of ["maxAttempts", "executionMs", "retry", "incarnation"] as const) {
+    if (JSON.stringify(before[name]) === JSON.stringify(given[name])) continue;
+    others.push(`another ${name}`);
+    first[name] = before[name];
+    now[name] = given[name];
+  }
+  const words = others.join(", ").replace(/, (?=[^,]*$)/, " and ");
   return refuse(
     "conflict",
-    `The idempotencyKey ${shown(idempotencyKey)} was used for ${commandId} with other params. Use a new key for a new command.`,
-    {
-      idempotencyKey,
-      first: { commandId, createdAt, requestSizeBytes: requestBytes, upload: uploaded === 1 },
-      now: { requestSizeBytes, upload: upload !== undefined },
-    },
+    `The idempotencyKey ${shown(idempotencyKey)} was used for ${commandId} with ${words}. Use a new key for a new command.`,
+    { idempotencyKey, first, now },
   );
 }

@@ -4,7 +4,7 @@ import { dueAt, type Ending } from "../../grants/ending.js";
 import { all, type Operation, one, run, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { CLAIM_TABLE, type ClaimRow, end } from "./give-back.js";
-import { cancelAtOf, endAt, KEPT, nameToStop, stoppedOf, tellLost, tellToStop } from "./terms.js";
+import { cancelAtOf, endAt, KEPT, nameToStop, reasonOf, stoppedOf, tellLost, tellToStop } from "./terms.js";
 
 const selectHead = sql<ClaimRow>(`${CLAIM_TABLE.rows} b.enqueue_seq = :head`);
 
@@ -27,7 +27,7 @@ const forgetHolders = sql(`
 
 /**
  * Has the holder of a batch stop: told at once, and without the claim when the grace is over. A grace that was given
- * before can only become shorter.
+ * before can only become shorter, and the first reason stays. Its holder is told again only of what is new to it.
  *
  * @param row the batch, which is claimed, and the first one of its claim.
  */
@@ -40,12 +40,14 @@ export function* stop(
   const { enqueue_seq: seq } = row;
   const head = (yield* one(selectHead, { head: row.claim_seq as number })) as ClaimRow;
   const before = head.has_terms !== KEPT ? null : yield* cancelAtOf(head.enqueue_seq);
-  const wasNamed = before !== null && (yield* stoppedOf(head)).some(({ enqueue_seq }) => enqueue_seq === seq);
-  yield* nameToStop(seq, reason);
+  const stopped = before === null ? [] : yield* stoppedOf(head);
+  const wasNamed = stopped.some(({ enqueue_seq }) => enqueue_seq === seq);
+  const hasReason = reason === null || reasonOf(stopped) !== null;
+  yield* nameToStop(seq, stopped, reason);
   const cancelAt = Math.min(before ?? Number.POSITIVE_INFINITY, env.now + graceMs);
-  if (wasNamed && cancelAt === before) return { outcome: "cancelling" };
+  if (wasNamed && hasReason && cancelAt === before) return { outcome: "cancelling" };
   yield* endAt(head.enqueue_seq, head.fencing_token, cancelAt, env);
-  yield* tellToStop(head, reason, cancelAt - env.now, env);
+  yield* tellToStop(head, cancelAt - env.now, env);
   if (cancelAt <= env.now) yield* endStopped({ ...head, has_terms: KEPT }, env);
   return { outcome: "cancelling" };
 }

@@ -21,10 +21,13 @@ const shortenLease = sql(`
 const deleteTerms = sql("DELETE FROM pawl_claim_terms WHERE enqueue_seq = :head");
 const endTerms = sql("UPDATE pawl_batch SET has_terms = NULL WHERE enqueue_seq = :head");
 
+/** The first reason of a batch stays, and so does its place among those of the claim. */
 const nameStopped = sql(`
-  INSERT INTO pawl_batch_more (enqueue_seq, cancelling, cancel_reason) VALUES (:seq, 1, :reason)
-  ON CONFLICT (enqueue_seq) DO UPDATE SET cancelling = 1,
-    cancel_reason = coalesce(excluded.cancel_reason, pawl_batch_more.cancel_reason)`);
+  INSERT INTO pawl_batch_more (enqueue_seq, cancelling, cancel_reason) VALUES (:seq, :place, :reason)
+  ON CONFLICT (enqueue_seq) DO UPDATE SET
+    cancelling = CASE WHEN pawl_batch_more.cancel_reason IS NULL THEN excluded.cancelling
+      ELSE pawl_batch_more.cancelling END,
+    cancel_reason = coalesce(pawl_batch_more.cancel_reason, excluded.cancel_reason)`);
 
 const setHasMore = sql("UPDATE pawl_batch SET has_more = 1 WHERE enqueue_seq = :seq");
 
@@ -34,11 +37,11 @@ const endStopping = sql(
 
 /** The batches of a claim that are to be cancelled. */
 const selectStopped = sql<StoppedRow>(`
-  SELECT b.enqueue_seq, b.batch_id, m.cancel_reason FROM pawl_batch b CROSS JOIN pawl_batch_more m
+  SELECT b.enqueue_seq, b.batch_id, m.cancelling, m.cancel_reason FROM pawl_batch b CROSS JOIN pawl_batch_more m
   WHERE b.claim_seq = :head AND b.claim_seq <> b.enqueue_seq AND b.fencing_token = :fencingToken
     AND b.has_more IS NOT NULL AND m.enqueue_seq = b.enqueue_seq AND m.cancelling IS NOT NULL
   UNION ALL
-  SELECT b.enqueue_seq, b.batch_id, m.cancel_reason FROM pawl_batch b CROSS JOIN pawl_batch_more m
+  SELECT b.enqueue_seq, b.batch_id, m.cancelling, m.cancel_reason FROM pawl_batch b CROSS JOIN pawl_batch_more m
   WHERE b.enqueue_seq = :head AND b.fencing_token = :fencingToken
     AND m.enqueue_seq = b.enqueue_seq AND m.cancelling IS NOT NULL`);
 
@@ -57,6 +60,8 @@ const cancelStopped = sql(`
 interface StoppedRow {
   readonly enqueue_seq: number;
   readonly batch_id: string;
+  /** Which of those of its claim was named first, or was first given a reason: its place among them, from 1 on. */
+  readonly cancelling: number;
   readonly cancel_reason: string | null;
 }
 
@@ -91,10 +96,27 @@ export function* endAt(head: number, fencingToken: number, cancelAt: number, env
   env.effects.deadline(cancelAt);
 }
 
-/** Names a batch of a claim that is to be cancelled with its end, if it does not complete before. */
-export function* nameToStop(seq: number, reason: string | null): Operation<void> {
-  yield* run(nameStopped, { seq, reason });
+/**
+ * Names a batch of a claim that is to be cancelled with its end, if it does not complete before.
+ *
+ * @param stopped the batches of the claim that are named so already.
+ * @param reason why, if nobody has said so of this batch before.
+ */
+export function* nameToStop(
+  seq: number,
+  stopped: readonly StoppedRow[],
+  reason: string | null,
+): Operation<void> {
+  const place = 1 + Math.max(0, ...stopped.map(({ cancelling }) => cancelling));
+  yield* run(nameStopped, { seq, place, reason });
   yield* run(setHasMore, { seq });
+}
+
+/** Why a claim is to be stopped: the first reason that was given for any of its batches; null for none. */
+export function reasonOf(stopped: readonly StoppedRow[]): string | null {
+  const given = stopped.filter(({ cancel_reason: reason }) => reason !== null);
+  given.sort((a, b) => a.cancelling - b.cancelling);
+  return given[0]?.cancel_reason ?? null;
 }
 
 /** The batches of a claim that are named so. */
@@ -139,11 +161,12 @@ function* idsOf({ enqueue_seq: head, fencing_token: fencingToken }: Told): Opera
 }
 
 /** Tells the holder of a claim that it is to stop. */
-export function* tellToStop(claim: Told, reason: string | null, graceMs: number, env: Env): Operation<void> {
+export function* tellToStop(claim: Told, graceMs: number, env: Env): Operation<void> {
   const { holder_connection: connection, queue } = claim;
   if (connection === null) return;
-  const batchIds = (yield* stoppedOf(claim)).map(({ batch_id }) => batch_id);
-  const params = { claimId: nameOf(claim), queue, batchIds, reason, graceMs };
+  const stopped = yield* stoppedOf(claim);
+  const batchIds = stopped.map(({ batch_id }) => batch_id);
+  const params = { claimId: nameOf(claim), queue, batchIds, reason: reasonOf(stopped), graceMs };
   env.effects.notify(connection, "claim.cancelling", params);
 }
 
@@ -154,8 +177,7 @@ export function* tellLost(claim: Told, cause: Cause, env: Env): Operation<void> 
   const { holder_connection: connection, queue } = claim;
   if (connection === null) return;
   const batchIds = yield* idsOf(claim);
-  const reasons = (yield* stoppedOf(claim)).map(({ cancel_reason }) => cancel_reason);
-  const reason = reasons.find((each) => each !== null) ?? null;
+  const reason = reasonOf(yield* stoppedOf(claim));
   env.effects.notify(connection, "claim.lost", { claimId: nameOf(claim), queue, batchIds, cause, reason });
 }
 
