@@ -1,4 +1,4 @@
-import { type PawlError, refuse, shown } from "./errors.js";
+import { type PawlError, refuse, shortened, shown } from "./errors.js";
 import { MAX_ID_LENGTH, MAX_INTEGER } from "./limits.js";
 
 /** The shapes of JSON-RPC 2.0 (https://www.jsonrpc.org/specification). */
@@ -46,8 +46,10 @@ export function isResponse(message: unknown): message is Response {
 /**
  * Checks one element of a line against JSON-RPC 2.0 and against the rule that params are an object or none.
  * Stricter than most implementations, which take `[null]`, object ids and string params for granted.
+ *
+ * @param idText gives the id as it was sent, for a refusal: of a number that is no id JavaScript keeps another one.
  */
-export function checkRequest(message: unknown): Request | PawlError {
+export function checkRequest(message: unknown, idText?: () => string | undefined): Request | PawlError {
   if (!isObject(message)) {
     return invalid(`A request is a JSON object, not ${shown(message)}.`);
   }
@@ -56,7 +58,9 @@ export function checkRequest(message: unknown): Request | PawlError {
   }
   if ("id" in message && !isId(message.id)) {
     const ids = `a string of at most ${MAX_ID_LENGTH} characters, null or a number up to ${MAX_INTEGER}`;
-    return invalid(`A request id is ${ids}, not ${shown(message.id)}. Use a short string for others.`);
+    return invalid(
+      `A request id is ${ids}, not ${shownId(message.id, idText)}. Use a short string for others.`,
+    );
   }
   if (typeof message.method !== "string") {
     return invalid(`A request names its method by a string, not ${shown(message.method)}.`);
@@ -78,6 +82,12 @@ function withoutParams({ params, ...message }: Record<string, unknown>): Request
 
 function invalid(message: string): PawlError {
   return refuse("invalid_request", message);
+}
+
+/** An id as a refusal shows it: a number as it was sent, where its text is there. */
+function shownId(id: unknown, text?: () => string | undefined): string {
+  const sent = typeof id === "number" ? text?.() : undefined;
+  return sent === undefined ? shown(id) : shortened(sent);
 }
 
 function isId(value: unknown): value is Id {

@@ -188,7 +188,11 @@ export function refuse(kind: ErrorKind, message: string, details: ErrorDetails =
 
 /** A value as an error message shows it: JSON, cut to 80 characters. */
 export function shown(value: unknown): string {
-  const text = beginningOf(value, MAX_SHOWN_LENGTH + 1);
+  return shortened(beginningOf(value, MAX_SHOWN_LENGTH + 1));
+}
+
+/** The JSON of a value, or so much of it as an error message shows. */
+export function shortened(text: string): string {
   return text.length <= MAX_SHOWN_LENGTH ? text : `${text.slice(0, MAX_SHOWN_LENGTH - 3)}...`;
 }
 

@@ -33,14 +33,20 @@ interface Complaint {
  * of a refusal as the daemon told of it.
  *
  * @param command that was run, if the line names one.
+ * @param line the program's own part of the command line.
  */
-export async function complain(error: unknown, output: Output, command: Entry | undefined): Promise<number> {
+export async function complain(
+  error: unknown,
+  output: Output,
+  command: Entry | undefined,
+  line: readonly string[],
+): Promise<number> {
   const { code, kind, message: told, object } = classify(error, command?.name);
   if (output.json) {
     output.complain(JSON.stringify(object));
   } else {
     const isOfDaemon = error instanceof PawlError && command !== undefined;
-    const message = isOfDaemon ? inShellWords(error, command.name, await command.load()) : told;
+    const message = isOfDaemon ? inShellWords(error, command.name, await command.load(), line) : told;
     const label = kind === undefined ? "" : output.styledNote("dim", ` [${kind}]`);
     output.complain(`${output.styledNote("red", "pawl:")} ${lines(message)}${label}`);
   }

@@ -37,7 +37,7 @@ export async function run(args: readonly string[], terminal: Terminal): Promise<
     if (code === EXIT_DONE) await output.flush();
     return code;
   } catch (error) {
-    return await complain(error, output, commandOf(own));
+    return await complain(error, output, commandOf(own), own);
   }
 }
 

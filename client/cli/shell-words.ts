@@ -30,24 +30,40 @@ const CALLED: Readonly<Record<string, string>> = { storyId: "item" };
 /** Before what is said of params. */
 const OF_METHOD = /^[a-z]+\.[A-Za-z]+: /;
 
+/** What `inShellWords` knows of a command. */
+type Shape = Pick<AnyCommand, "args" | "options" | "words">;
+
 /**
  * The message of a refusal with the options and arguments of the command in the place of params, and with commands in
  * the place of methods. What comes after `pawl call` is told as it is.
+ *
+ * @param line the program's own part of the command line.
  */
 export function inShellWords(
   error: PawlError,
   name: string,
-  command: Pick<AnyCommand, "args" | "options">,
+  command: Shape,
+  line: readonly string[],
 ): string {
-  if (name === "call") return error.message;
+  const { kind, message, details } = error;
+  if (name === "call") return message;
+  const method = kind === "read_only" ? `${details.method} ` : "";
+  if (method !== "" && message.startsWith(method)) {
+    return `pawl ${asTyped(name, command, line)} ${rest(message.slice(method.length), command)}`;
+  }
   return issueOf(error, command) ?? rest(error.message.replace(OF_METHOD, ""), command);
 }
 
+/** A command by its name and by the word that says what it is to do, if it has one: `next`, `item rm`. */
+function asTyped(name: string, { args, words }: Shape, line: readonly string[]): string {
+  const [, first = ""] = /^[<[]([^>\].]+)/.exec(args) ?? [];
+  const actions = words?.[first] ?? (first.includes("|") ? first.split("|") : []);
+  const action = line.slice(line.indexOf(name) + 1).find((word) => actions.includes(word));
+  return action === undefined ? name : `${name} ${action}`;
+}
+
 /** What is said of the first param that does not fit, without the method. */
-function issueOf(
-  { message, details }: PawlError,
-  command: Pick<AnyCommand, "args" | "options">,
-): string | undefined {
+function issueOf({ message, details }: PawlError, command: Shape): string | undefined {
   const { issues } = details as { issues?: readonly { path: string; message: string }[] };
   const said = /^[a-z]+\.[A-Za-z]+: (\/\S+) (.*)$/s.exec(message);
   if (issues === undefined || said === null) return undefined;
@@ -63,7 +79,7 @@ function issueOf(
 }
 
 /** Text in which params and methods stand beside values. */
-function rest(text: string, command: Pick<AnyCommand, "args" | "options">): string {
+function rest(text: string, command: Shape): string {
   const words = (part: string): string =>
     part
       .replace(METHOD, (method) => `pawl ${SAME_AS[method as MethodName] ?? `call ${method}`}`)
@@ -78,7 +94,7 @@ function rest(text: string, command: Pick<AnyCommand, "args" | "options">): stri
 }
 
 /** The option or the argument that a param is given by: `--wait` for waitMs, TOPIC for topics. */
-function wordOf(param: string, { args, options }: Pick<AnyCommand, "args" | "options">): string | undefined {
+function wordOf(param: string, { args, options }: Shape): string | undefined {
   const kebab = (CALLED[param] ?? param).replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
   const names = [kebab, kebab.replace(/e?s$/, ""), kebab.replace(/s$/, "")];
   const option = [kebab.replace(/-ms$/, ""), ...names].find((each) => Object.hasOwn(options, each));

@@ -7,6 +7,8 @@ import { printable } from "../terminal/text.js";
 import { pointInTime } from "../terminal/values.js";
 
 const BATCH_ID = /^qwb:[0-9a-f]{64}$/;
+/** What was to be cancelled stays as it is. */
+const EXIT_LEFT = 1;
 
 type PurgedState = (typeof PURGED_STATES)[number];
 type MovedState = (typeof MOVED_STATES)[number];
@@ -183,11 +185,12 @@ const cancel = command({
       ...(grace === undefined ? {} : { graceMs: grace }),
       ...(reason === undefined ? {} : { reason }),
     });
-    output.result({ outcome }, () =>
-      `${outcome.replace("_", " ")}.`.replace(/^./, (first) => first.toUpperCase()),
-    );
     const isTakenBack = ["cancelled", "cancelling", "already_cancelled"].includes(outcome);
-    return isTakenBack ? undefined : 1;
+    const sentence = `${outcome.replace("_", " ")}.`.replace(/^./, (first) => first.toUpperCase());
+    output.result({ outcome }, () => (isTakenBack ? sentence : ""));
+    if (isTakenBack) return undefined;
+    output.note(sentence);
+    return EXIT_LEFT;
   },
 });
 

@@ -17,6 +17,8 @@ const ACTIONS = ["set", "list", "get", "rm", "delete", "run", "next"] as const;
 /** The time zone of this machine. */
 const LOCAL = "local";
 const DEFAULT_COUNT = 5;
+/** There was no schedule to delete. */
+const EXIT_NOTHING = 1;
 
 const schedule = command({
   args: "<set|list|get|rm|delete|run|next> [schedule] [queue] [payload..]",
@@ -121,10 +123,10 @@ const schedule = command({
       return undefined;
     }
     const deleted = await client.schedules.delete(name);
-    output.result({ deleted }, () =>
-      printable(deleted ? `${name} is deleted.` : `There was no schedule ${name}.`),
-    );
-    return deleted ? undefined : 1;
+    output.result({ deleted }, () => (deleted ? printable(`${name} is deleted.`) : ""));
+    if (deleted) return undefined;
+    output.note(printable(`There was no schedule ${name}.`));
+    return EXIT_NOTHING;
   },
 });
 

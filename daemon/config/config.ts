@@ -6,7 +6,7 @@ import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import type { Mode } from "@pawl/protocol";
-import { PawlError, shown } from "@pawl/protocol/errors";
+import { PawlError, shortened, shown } from "@pawl/protocol/errors";
 import { DEFAULT_INSTANCE, firstDirectory, type Surroundings } from "@pawl/protocol/paths";
 import { parse as parseToml } from "smol-toml";
 import { VERSION } from "../domain/daemon.js";
@@ -73,14 +73,42 @@ function parseFlags(args: readonly string[]): Record<string, unknown> {
       ] as const;
     }),
   );
+  const joined = withValuesJoined(
+    args,
+    (argument) => argument.startsWith("--") && options[argument.slice(2)]?.type === "string",
+  );
   try {
-    return parseArgs({ args: [...args], options, strict: true, allowPositionals: false }).values;
+    return parseArgs({ args: joined, options, strict: true, allowPositionals: false }).values;
   } catch (error) {
     throw new PawlError(
       "invalid_params",
       `${(error as Error).message.replace(/(\.\n.*| To specify.*)/s, "").replace(/\.$/, "")}. See pawld --help.`,
     );
   }
+}
+
+/**
+ * The arguments with each value that begins with a dash joined to its flag, `--idle-exit=-1`: no flag has one dash, and
+ * the parser takes none for a value. Refuses what begins with two.
+ */
+function withValuesJoined(args: readonly string[], takesValue: (flag: string) => boolean): string[] {
+  const joined: string[] = [];
+  for (let index = 0; index < args.length; index++) {
+    const [argument = "", value] = args.slice(index, index + 2);
+    if (value === undefined || !takesValue(argument)) {
+      joined.push(argument);
+      continue;
+    }
+    if (value.startsWith("--")) {
+      throw new PawlError(
+        "invalid_params",
+        `${argument} takes a value, not ${shown(value)}. One that begins with dashes is written ${argument}=${shortened(value)}. See pawld --help.`,
+      );
+    }
+    joined.push(`${argument}=${value}`);
+    index++;
+  }
+  return joined;
 }
 
 function fromFlags(flags: Record<string, unknown>): Layer {

@@ -186,7 +186,7 @@ export class Rpc {
     if (this.#ownRequests.isResponse(message, peer)) return this.#takeResponse(message, origin);
     // Nobody is there any more to be told what is wrong with it.
     if (peer.closed && !namesMethod(message)) return null;
-    const request = checkRequest(message);
+    const request = checkRequest(message, () => idTextOf(origin));
     if (request instanceof PawlError) {
       const refusal = this.#dispatcher.explain("-", request, peer);
       // Positional params are a request of JSON-RPC, if not of ours, and without an id a notification.
@@ -247,6 +247,11 @@ export class Rpc {
       return JSON.stringify(failure(response.id, this.#dispatcher.explain("-", error as Error, peer)));
     }
   }
+}
+
+/** The id of a message as it was sent. */
+function idTextOf({ source }: Origin): string | undefined {
+  return textsAt(source.json(), ["id"])[0];
 }
 
 function namesMethod(message: unknown): boolean {

@@ -25,17 +25,36 @@ export function describeIssues(
   const described: { path: string; message: string }[] = [];
   // No more are looked at than are told: there may be one for each of a thousand batches.
   for (let index = 0; index < issues.length && described.length < MAX_ISSUES; index++) {
-    for (const each of describe(issues[index] as RawIssue, params, prefix)) {
-      const last = described.at(-1);
-      // A number beyond 2^53 - 1 breaks two rules of the schema by the same sentence.
-      if (each.path !== last?.path || each.message !== last.message) described.push(each);
+    let issue = issues[index] as RawIssue;
+    // A schema that narrows another has the bounds of both, and a number may be beyond several.
+    for (; areOneBound(issue, issues[index + 1]); index++) {
+      issue = narrower(issue, issues[index + 1] as RawIssue);
     }
+    described.push(...describe(issue, params, prefix));
   }
   described.splice(MAX_ISSUES);
   const first = described[0] ?? { path: "", message: "do not fit" };
   return refuse("invalid_params", `${method}: ${first.path || "params"} ${first.message}.`, {
     issues: described,
   });
+}
+
+/** True if two issues say of one value that it is beyond a bound, and on the same side. */
+function areOneBound(one: RawIssue, other: RawIssue | undefined): boolean {
+  return (
+    (one.code === "too_small" || one.code === "too_big") &&
+    one.code === other?.code &&
+    pointer(one.path) === pointer(other.path)
+  );
+}
+
+/** The issue whose bound leaves fewer values, of two with one kind of bound. */
+function narrower(one: RawIssue, other: RawIssue): RawIssue {
+  const isNarrower =
+    one.code === "too_small" && other.code === "too_small"
+      ? other.minimum > one.minimum
+      : one.code === "too_big" && other.code === "too_big" && other.maximum < one.maximum;
+  return isNarrower ? other : one;
 }
 
 function describe(

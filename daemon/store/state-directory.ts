@@ -32,7 +32,8 @@ const HOLDER_FILE = "pawl.holder";
 
 /**
  * Refuses with `forbidden` what may lead to files of others, or others to ours: a directory that is another user's or
- * that others may write to, and links in it. `readOnly` has another user's directory pass, for who only reads.
+ * that others may write to, and links in it; and what is no file in the place of one. `readOnly` has another user's
+ * directory pass, for who only reads.
  *
  * @param path of the database.
  */
@@ -61,6 +62,7 @@ export function checkStateDirectory(path: string, { readOnly }: { readOnly: bool
   }
   const own = [...OWN_SUFFIXES.map((suffix) => `${basename(path)}${suffix}`), ...OWN_FILES];
   for (const name of own) checkFile(join(directory, name), name === basename(path));
+  for (const suffix of ["", ...OWN_SUFFIXES]) checkIsFile(`${path}${suffix}`);
 }
 
 /**
@@ -116,6 +118,23 @@ function checkFile(path: string, isDatabase: boolean): void {
     // By each name it would have another write-ahead log.
     throw forbidden(`${path} has ${found.nlink} names (hard links). Copy it, or remove the others.`);
   }
+}
+
+/** Refuses what SQLite could not open, or would wait for, and would say nothing of. */
+function checkIsFile(path: string): void {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  if (found === undefined || found.isFile()) return;
+  throw forbidden(
+    `${path} is ${kindOf(found)}, where pawld keeps a file. Move it away, or name another --state-dir.`,
+  );
+}
+
+function kindOf(found: Stats): string {
+  if (found.isDirectory()) return "a directory";
+  if (found.isFIFO()) return "a named pipe";
+  if (found.isSocket()) return "a socket";
+  if (found.isSymbolicLink()) return "a link that leads to no directory";
+  return found.isFile() ? "a file" : "a device";
 }
 
 function isNamedElsewhere(file: Stats): boolean {
@@ -186,9 +205,36 @@ export class WriterLock {
   }
 }
 
-/** Makes the directory of a database if it is not there, for its owner alone. */
+/**
+ * Makes the directory of a database if it is not there, for its owner alone. Refuses with `forbidden`, naming it, what
+ * stands in its place or in that of a directory above it.
+ */
 export function makeStateDirectory(path: string): void {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+  const directory = dirname(path);
+  try {
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    const obstacle = obstacleIn(directory);
+    if (obstacle === undefined) throw error;
+    throw forbidden(
+      `The state directory ${directory} cannot be made: ${obstacle}. Move it away, or name another state directory.`,
+    );
+  }
+}
+
+/** The lowest thing on the way to a directory that is there, if it leads to no directory. */
+function obstacleIn(directory: string): string | undefined {
+  for (let at = directory; ; at = dirname(at)) {
+    try {
+      const found = lstatSync(at, { throwIfNoEntry: false });
+      if (found === undefined) continue;
+      const isDirectory = statSync(at, { throwIfNoEntry: false })?.isDirectory() ?? false;
+      return isDirectory ? undefined : `${at} is ${kindOf(found)}`;
+    } catch (error) {
+      // Below a file nothing can be looked for.
+      if ((error as NodeJS.ErrnoException).code !== "ENOTDIR") return undefined;
+    }
+  }
 }
 
 /** The content of the holder's file, as JSON. */

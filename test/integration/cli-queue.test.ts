@@ -173,6 +173,17 @@ describe("the commands of queues", () => {
     for (const words of wrong) expect((await run(words)).code, words.join(" ")).toBe(USAGE);
   });
 
+  test("what cancel leaves as it is is said on standard error", async () => {
+    await run(["enqueue", "kept", "1", "--source-key", "k"]);
+    const { claim } = await json(["claim", "kept"]);
+    const cancel = ["cancel", "kept", "--source-key", "k"];
+    expect(await run(cancel)).toEqual({ code: 1, stdout: "", stderr: "Already claimed.\n" });
+    await run(["complete", claim.claimId, claim.leaseToken]);
+    expect(await run(cancel)).toEqual({ code: 1, stdout: "", stderr: "Already completed.\n" });
+    const forPrograms = { code: 1, stdout: '{"outcome":"already_completed"}\n', stderr: "" };
+    expect(await run([...cancel, "--json"])).toEqual(forPrograms);
+  });
+
   test("what becomes of a source key that is there is said", async () => {
     const again = [
       "enqueue",

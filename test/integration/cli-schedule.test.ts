@@ -42,7 +42,10 @@ describe("pawl schedule", () => {
     expect((await run(["run", "cli"])).stdout).toMatch(/^qwb:[0-9a-f]{64}\n$/);
     expect((await run(["next", "cli", "-n", "2"])).stdout.trimEnd().split("\n")).toHaveLength(2);
     expect((await run(["rm", "cli"])).stdout).toBe("cli is deleted.\n");
-    expect(await run(["delete", "cli"])).toMatchObject({ code: 1, stdout: "There was no schedule cli.\n" });
+    const nothing = { code: 1, stdout: "", stderr: "There was no schedule cli.\n" };
+    expect(await run(["delete", "cli"])).toEqual(nothing);
+    const forPrograms = { code: 1, stdout: '{"deleted":false}\n', stderr: "" };
+    expect(await run(["rm", "cli", "--json"])).toEqual(forPrograms);
   });
 
   test("has every option", async () => {

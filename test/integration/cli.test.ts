@@ -7,6 +7,7 @@ import { describe, expect, test, vi } from "vitest";
 import { COMMANDS, commandNamed } from "../../client/dist/cli/command-list.js";
 import { SAME_AS } from "../../client/dist/cli/shell-words.js";
 import {
+  madeForTests,
   NAMES_ARE_SHARED,
   PAWL,
   Place,
@@ -150,6 +151,31 @@ describe("a message is in the words of the command line", () => {
     expect(code).not.toBe(0);
     expect(stderr.slice("pawl: ".length)).toContain(message);
     expect(stderr.startsWith(`pawl: ${message}`)).toBe(true);
+  });
+
+  const readOnlySocket = madeForTests(async (atEnd) => {
+    const place = new Place(undefined, atEnd);
+    const socket = join(place.directory, "reading.sock");
+    await place.start({ args: ["--read-only-socket", socket] });
+    return socket;
+  });
+  test.each([
+    [["next", "FR"], "pawl next"],
+    [["next", "FR", "-n", "2"], "pawl next"],
+    [["enqueue", "q", "1"], "pawl enqueue"],
+    [["pause", "q"], "pawl pause"],
+    [["queue", "set", "q", "--max-waiting", "1"], "pawl queue set"],
+    [["schedule", "rm", "s"], "pawl schedule rm"],
+    [["item", "rm", "FR-001"], "pawl item rm"],
+    [["item", "note", "FR-001", "done"], "pawl item note"],
+    [["board", "claim", "--agent", "a"], "pawl board claim"],
+    [["lease", "set", "x", "--slots", "2"], "pawl lease set"],
+  ])("what only reads refuses it by the command that was typed: %j", async (args, typed) => {
+    const { code, stderr } = await pawl(args, { socket: readOnlySocket() });
+    expect(code).toBe(1);
+    expect(stderr).toBe(
+      `pawl: ${typed} writes, and this socket serves only reads. Use the daemon's main socket. [read_only]\n`,
+    );
   });
 
   test("as an option of the command, but not within a value", async () => {

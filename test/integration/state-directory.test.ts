@@ -1,6 +1,6 @@
 // The state directory is one daemon's, and nobody else's (spec: operations.md, Faults from outside).
 // Not over shared names: it is about the daemon's own database.
-import { spawn, spawnSync } from "node:child_process";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
 import {
   chmodSync,
   chownSync,
@@ -173,6 +173,38 @@ describe("refused, naming it", () => {
     expect(await refusedStart(place.spawn())).toContain("has 2 names (hard links)");
     rmSync(join(place.directory, "other.db"));
     await place.start();
+  });
+
+  test.each<[string, (path: string) => unknown]>([
+    ["a directory", (path) => mkdirSync(path)],
+    ["a named pipe", (path) => execFileSync("mkfifo", [path])],
+  ])("%s in the place of the database, or of a file of it", async (what, make) => {
+    for (const name of ["pawl.db", "pawl.db-wal", "pawl.db.lock"]) {
+      const place = new Place();
+      const path = join(place.stateDir, name);
+      mkdirSync(place.stateDir, { mode: 0o700 });
+      make(path);
+      const wanted = `${path} is ${what}, where pawld keeps a file. Move it away, or name another --state-dir.`;
+      expect(await refusedStart(place.spawn())).toBe(`pawld: ${wanted}\n`);
+      if (name !== "pawl.db") continue;
+      expect(await refusedStart(place.spawn({ args: ["--read-only"] }))).toBe(`pawld: ${wanted}\n`);
+    }
+  });
+
+  test("a file in the place of the state directory, or of one above it", async () => {
+    const place = new Place();
+    writeFileSync(place.stateDir, "");
+    for (const stateDir of [place.stateDir, join(place.stateDir, "deep", "deeper")]) {
+      const message = await refusedStart(place.spawn({ args: ["--state-dir", stateDir] }));
+      expect(message).toBe(
+        `pawld: The state directory ${stateDir} cannot be made: ${place.stateDir} is a file. Move it away, or name another state directory.\n`,
+      );
+    }
+    symlinkSync(join(place.directory, "nowhere"), join(place.directory, "link"));
+    const link = join(place.directory, "link");
+    expect(await refusedStart(place.spawn({ args: ["--state-dir", link] }))).toContain(
+      `cannot be made: ${link} is a link that leads to no directory. Move it away`,
+    );
   });
 
   test("a network file system, by its name, unless it is accepted", async () => {

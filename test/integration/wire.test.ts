@@ -324,6 +324,22 @@ describe("requests", () => {
     expect((await client.ask(PING)).id).toBe("ping");
   });
 
+  test.each([
+    ["9007199254740993", "9007199254740993"],
+    ["1e400", "1e400"],
+    ["-1E+400", "-1E+400"],
+    ["12345678901234567890.0", "12345678901234567890.0"],
+    ["9".repeat(100), `${"9".repeat(77)}...`],
+  ])("a number that is no id is told as it was sent: %s", async (id, told) => {
+    const client = await connect();
+    const message = `or a number up to 9007199254740991, not ${told}. Use`;
+    const line = `{"jsonrpc":"2.0","id": ${id} ,"method":"daemon.ping"}`;
+    expect(expectRefusedReply(await client.ask(line), null, "invalid_request").message).toContain(message);
+    client.write(`[${PING},${line}]\n`);
+    const [, second] = JSON.parse(await client.line()) as RawReply[];
+    expect(expectRefusedReply(second as RawReply, null, "invalid_request").message).toContain(message);
+  });
+
   test.each<[string, RawReply["id"]]>([
     ["zero", 0],
     ["a negative number", -1],

@@ -2,7 +2,7 @@
 import { execFile } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { PawlError } from "@pawl/protocol/errors";
 import { MAX_SOCKET_PATH_BYTES } from "@pawl/protocol/limits";
@@ -158,6 +158,11 @@ describe("layers", () => {
   });
 });
 
+test("a value may begin with a dash", () => {
+  const { socket, instance } = read(["--socket", "-s", "--instance=ci", "--read-only"]);
+  expect([socket, instance]).toEqual([resolve("-s"), "ci"]);
+});
+
 describe("values that cannot be taken are named", () => {
   test.each<[string, string[], string[]]>([
     ["an unknown flag", ["--sockett", "/s"], ["--sockett"]],
@@ -181,6 +186,15 @@ describe("values that cannot be taken are named", () => {
     ["a socket mode with other digits", ["--socket-mode", "0680"], ["--socket-mode", "0680"]],
     ["a socket mode that is too long", ["--socket-mode", "01777"], ["--socket-mode", "01777"]],
     ["an idle exit of 0", ["--idle-exit", "0"], ["--idle-exit", "0"]],
+    ["a negative idle exit", ["--idle-exit", "-1"], ["--idle-exit must be a whole number", '"-1"']],
+    ["a negative retention", ["--retention-days", "-1"], ["--retention-days must be a whole number", '"-1"']],
+    ["a value in letters behind a dash", ["--log-level", "-v"], ["--log-level must be", '"-v"']],
+    [
+      "an option in the place of a value",
+      ["--idle-exit", "--read-only"],
+      ['--idle-exit takes a value, not "--read-only"', "--idle-exit=--read-only"],
+    ],
+    ["two dashes in the place of a value", ["--socket", "--", "x"], ['--socket takes a value, not "--"']],
     ["an idle exit in words", ["--idle-exit", "10s"], ["--idle-exit", "10s"]],
     ["messages of a few bytes", ["--max-message-bytes", "10"], ["--max-message-bytes", "10", "1024"]],
     ["messages of a gigabyte", ["--max-message-bytes", "1073741824"], ["--max-message-bytes"]],

@@ -34,6 +34,28 @@ test.each([
   expect(() => params.safeParse({ ...others, [name]: untouchable(max) })).toThrow("looked at");
 });
 
+test.each([
+  ["lease.check", "/fencingToken", { name: "n", fencingToken: -1 }, "must be at least 1, not -1"],
+  ["lease.check", "/fencingToken", { name: "n", fencingToken: 0 }, "must be at least 1, not 0"],
+  ["lease.configure", "/slots", { name: "n", slots: 1_000_000 }, "must be at most 4096, not 1000000"],
+  ["lease.configure", "/slots", { name: "n", slots: 2 ** 53 }, "must be at most 4096, not 9007199254740992"],
+  ["queue.configure", "/maxAttempts", { queue: "q", maxAttempts: 2 ** 53 }, "must be at most 1000000, not"],
+  ["sequence.advance", "/to", { type: "FR", to: 2 ** 53 }, "must be at most 9007199254740991, not"],
+] as const)("of the bounds of a number the narrowest is told: %s %s %j", (name, path, params, message) => {
+  const { error } = paramsOf(name).safeParse(params);
+  const refusal = describeIssues(name, error?.issues ?? [], params);
+  expect(refusal.data.issues).toEqual([{ path, message: expect.stringContaining(message) }]);
+  expect(refusal.message).toContain(`${name}: ${path} ${message}`);
+});
+
+test("bounds of several values are told one by one", () => {
+  const params = { names: ["", "x".repeat(5000)], owner: "", ttlMs: -1 };
+  const { error } = paramsOf("lease.acquire").safeParse(params);
+  const { issues } = describeIssues("lease.acquire", error?.issues ?? [], params).data;
+  const paths = (issues as { path: string }[]).map(({ path }) => path);
+  expect(paths.sort()).toEqual(["/names/0", "/names/1", "/owner", "/ttlMs"]);
+});
+
 test("nulls are looked for in no array that is too long", () => {
   const looked = () => {
     throw new Error("it was looked at");
