@@ -62,7 +62,7 @@ export function checkStateDirectory(path: string, { readOnly }: { readOnly: bool
   }
   const own = [...OWN_SUFFIXES.map((suffix) => `${basename(path)}${suffix}`), ...OWN_FILES];
   for (const name of own) checkFile(join(directory, name), name === basename(path));
-  for (const suffix of ["", ...OWN_SUFFIXES]) checkIsFile(`${path}${suffix}`);
+  for (const suffix of OWN_SUFFIXES) checkIsFile(`${path}${suffix}`);
 }
 
 /**
