@@ -831,7 +831,7 @@ export class Place implements LinesPlace {
     this.#tryAll();
   }
 
-  /** The database has not answered for so long: it is away, or holders of short grants are told of their loss before. */
+  /** The database has not answered for so long: it is away, or before that holders of short grants are told. */
   #isSilent(forMs: number): void {
     const { heardAt } = this.#silence;
     if (forMs >= MIN_SILENT_MS || this.#granted.losesLife(heardAt)) {
