@@ -25,7 +25,7 @@ const WHOLE_MINUTES = {
   "command-crash": 10,
   "events-model": 5,
   faults: 60,
-  history: 30,
+  history: 13,
   "lease-contention": 4,
   "lease-remote-contention": 5,
   "pipeline-torture": 4,
@@ -34,7 +34,7 @@ const WHOLE_MINUTES = {
   "queue-mutants": 10,
   "queue-torture": 4,
   schedule: 6,
-  "shared-rules": 15,
+  "shared-rules": 28,
   "shared-storm": 10,
 };
 const OTHERS_MINUTES = 2;
