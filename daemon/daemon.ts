@@ -117,7 +117,7 @@ export class Daemon {
   #fileLooks: NodeJS.Timeout | undefined;
   #stopping = false;
   /** Why the configuration was not taken over when it was last read again. */
-  #notTaken: string | undefined;
+  #configError: string | null = null;
   /** Resolves with the exit code once the daemon has stopped by itself. */
   readonly ended: Promise<number>;
   #end: (code: number) => void = () => {};
@@ -406,6 +406,7 @@ export class Daemon {
       logLinesDropped: lines.linesDropped,
       places: this.#places,
       heldLog: this.#logGrowth.held,
+      configError: this.#configError,
     }));
     const dispatcher = new Dispatcher({
       methods: servedMethods({
@@ -525,7 +526,7 @@ export class Daemon {
     return statusLine(this.#config, {
       open,
       trouble: this.#turns.trouble ?? this.#logGrowth.trouble ?? this.#placesAway,
-      notTaken: this.#notTaken,
+      configError: this.#configError,
     });
   }
 
@@ -535,8 +536,8 @@ export class Daemon {
 
   /**
    * Takes over what can be changed while it runs, and says what would need another start. A configuration that
-   * cannot be read changes nothing, and says so: in the log, and to the supervisor until one was taken over, since
-   * whoever asked for it by a signal gets no other answer.
+   * cannot be read changes nothing, and says so: in the log, and until one was taken over in `daemon.info` and to the
+   * supervisor, since whoever asked for it by a signal gets no other answer.
    *
    * @param read throws a `PawlError` when there is something wrong with it.
    */
@@ -545,9 +546,9 @@ export class Daemon {
     this.#notices.reloading();
     try {
       this.#takeOver(read());
-      this.#notTaken = undefined;
+      this.#configError = null;
     } catch (error) {
-      this.#notTaken = (error as Error).message;
+      this.#configError = (error as Error).message;
       this.#log.error({ err: error }, "the configuration was not taken over; the former one stays");
     }
     this.#notices.ready(this.#status);

@@ -29,6 +29,7 @@ export interface Inspected {
   /** Only where names are kept in databases that other daemons share. */
   readonly places: Places | undefined;
   readonly heldLog: Result<"daemon.info">["heldLog"];
+  readonly configError: Result<"daemon.info">["configError"];
 }
 
 /**
@@ -80,6 +81,7 @@ function info(inspected: Inspected, startedAt: number, caller: Caller): ReturnTy
     startedAt,
     clock: database.clock.lastStep,
     heldLog: inspected.heldLog,
+    configError: inspected.configError,
     readOnly: config.readOnly,
     canWrite: !config.readOnly && connections.get(caller.connection)?.readOnly !== true,
     database: { path: databasePath, schemaVersion: database.schemaVersion },
@@ -137,14 +139,14 @@ function counted({ connections, sockets, loop, statistics, places }: Inspected):
  * The daemon's present state, in a line for people (`systemctl status`).
  *
  * @param trouble the state of a daemon that cannot write now.
- * @param notTaken why the configuration was not taken over when it was last read again.
+ * @param configError why the configuration was not taken over when it was last read again.
  */
 export function statusLine(
   { idleExit, readOnly }: Pick<Config, "idleExit" | "readOnly">,
-  { open, trouble, notTaken }: { open: number; trouble: string | undefined; notTaken: string | undefined },
+  { open, trouble, configError }: { open: number; trouble: string | undefined; configError: string | null },
 ): string {
   if (trouble !== undefined) return trouble;
   const serving = `Serving ${readOnly ? "reads of " : ""}${open} connection${open === 1 ? "" : "s"}`;
   const state = open === 0 && idleExit !== undefined ? `Idle; ends if that lasts ${idleExit} s` : serving;
-  return notTaken === undefined ? state : `${state}; on its former options: ${notTaken}`;
+  return configError === null ? state : `${state}; on its former options: ${configError}`;
 }

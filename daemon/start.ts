@@ -111,6 +111,10 @@ function open(
       acceptNetwork: config.acceptNetworkFilesystem,
       // Logged after what is in the way of a start.
       onWitness: (message, details) => setImmediate(() => log.warn(details, message)),
+      onWiderMode: (file, mode) =>
+        setImmediate(() =>
+          log.warn({ file, mode }, "the database was open to other users, and has mode 0600 now"),
+        ),
     },
     onMigrate: (from, to, bytes) =>
       notices.extend(

@@ -249,6 +249,10 @@ export const DAEMON = noun("daemon", {
             description:
               "Set while another program keeps the write-ahead log from being moved into the database, and it is longer than it ever is otherwise. Everything goes on meanwhile.",
           }),
+        configError: z.string().nullable().meta({
+          description:
+            "Why the configuration was not taken over when SIGHUP had it read again last; the former one stays. Null if it was, or was not read again.",
+        }),
         copied: copied.meta({
           description:
             "Set when the database is a copy of one on another machine, or of one that is still in its place on this one, until `daemon.acceptCopy`: both may give the same numbers.",
@@ -281,6 +285,7 @@ export const DAEMON = noun("daemon", {
             leaseProviders: [{ pattern: "release/*", kind: "dynamodb" }],
             shared: [],
             heldLog: null,
+            configError: null,
             copied: null,
           },
         },

@@ -1174,6 +1174,11 @@ export type DaemonInfoResult = {
    */
   heldLog: HeldLog | null;
   /**
+   * Why the configuration was not taken over when SIGHUP had it read again last; the former one stays. Null if it
+   * was, or was not read again.
+   */
+  configError: string | null;
+  /**
    * Set when the database is a copy of one on another machine, or of one that is still in its place on this one,
    * until `daemon.acceptCopy`: both may give the same numbers.
    */

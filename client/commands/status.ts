@@ -87,6 +87,7 @@ function* overview(
     ...clockOf(info),
     ...copyOf(info),
     ...heldLogOf(info),
+    ...configErrorOf(info),
   ]);
   yield section(output.styled, "Now", [
     ["Connections", `${count(connections.open)} open, ${plural(connections.waiting, "call")} waiting`],
@@ -143,6 +144,11 @@ function heldLogOf({ heldLog }: Result<"daemon.info">): [string, string][] {
   if (heldLog === null) return [];
   const who = heldLog.pid === null ? "another program" : `the process ${heldLog.pid}`;
   return [["Log", `grows, since ${who} reads the database without end; end it, or its transaction`]];
+}
+
+function configErrorOf({ configError }: Result<"daemon.info">): [string, string][] {
+  if (configError === null) return [];
+  return [["Config", `not taken over when it was read again, the former one stays: ${configError}`]];
 }
 
 function describeAccepted({ accepted }: Result<"daemon.acceptCopy">): string {

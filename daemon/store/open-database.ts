@@ -30,6 +30,7 @@ import { SqliteStore } from "./sqlite.js";
 import {
   checkFileSystem,
   checkStateDirectory,
+  closeToOthers,
   type Flock,
   makeStateDirectory,
   WriterLock,
@@ -62,6 +63,8 @@ export interface DatabaseOptions {
     acceptNetwork: boolean;
     /** Told what an operator should know of the witness, and of a copy. */
     onWitness: (message: string, details: object) => void;
+    /** Told that others could do with the database what its mode said. */
+    onWiderMode: (path: string, mode: string) => void;
   };
   /** Told before each step that brings the tables up to date, with the bytes of the database. */
   onMigrate?: (from: number, to: number, bytes: number) => void;
@@ -128,6 +131,8 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
       const taken = WriterLock.take(path, ownDirectory?.flock);
       toClose.push(() => taken.release());
       lock = taken;
+      const mode = ownDirectory && closeToOthers(path);
+      if (mode !== undefined) ownDirectory?.onWiderMode(path, mode);
     }
     const seen = ownDirectory && lookAtWitness(path, ownDirectory);
     const opened = ownDirectory === undefined ? connect(path) : connectEvenWithoutSpace(path);

@@ -1,4 +1,5 @@
 import {
+  chmodSync,
   closeSync,
   constants,
   existsSync,
@@ -22,6 +23,9 @@ export type Flock = (fd: number) => number;
 
 /** Bits of a mode by which others than the owner may write. */
 const OTHERS_WRITE_MODE = 0o022;
+/** ... or do anything. */
+const OTHERS_MODE = 0o077;
+const OWN_MODE = 0o600;
 const EWOULDBLOCK = 11;
 /** Where the holder of the lock writes down where it listens. */
 const HOLDER_FILE = "pawl.holder";
@@ -55,8 +59,33 @@ export function checkStateDirectory(path: string, { readOnly }: { readOnly: bool
       );
     }
   }
-  const own = [basename(path), ...OWN_SUFFIXES.map((suffix) => `${basename(path)}${suffix}`), ...OWN_FILES];
+  const own = [...OWN_SUFFIXES.map((suffix) => `${basename(path)}${suffix}`), ...OWN_FILES];
   for (const name of own) checkFile(join(directory, name), name === basename(path));
+}
+
+/**
+ * Takes the files of a database from all but their owner: SQLite makes its log with the mode of the database. They come
+ * with a wider one where an operator has put a copy in its place. Refuses with `forbidden` files of another user.
+ *
+ * @returns the database's mode, if it was wider.
+ */
+export function closeToOthers(path: string): string | undefined {
+  const uid = process.geteuid?.() ?? 0;
+  let wider: string | undefined;
+  for (const suffix of DATABASE_SUFFIXES) {
+    const file = `${path}${suffix}`;
+    const found = lstatSync(file, { throwIfNoEntry: false });
+    if (found === undefined || !found.isFile()) continue;
+    if (found.uid !== uid) {
+      throw forbidden(
+        `${file} belongs to the user with uid ${found.uid}, and we are uid ${uid}. Give it to us (chown ${uid}), or start pawld as that user.`,
+      );
+    }
+    if ((found.mode & OTHERS_MODE) === 0) continue;
+    chmodSync(file, OWN_MODE);
+    if (suffix === "") wider = octal(found.mode);
+  }
+  return wider;
 }
 
 /** Refuses with `unavailable` a directory whose locks and shared memory do not hold between machines. */
@@ -71,8 +100,9 @@ export function checkFileSystem(path: string): void {
   );
 }
 
-/** The files beside a database. */
-const OWN_SUFFIXES = ["-wal", "-shm", "-journal", ".lock"];
+/** The files that SQLite has of a database, and those beside them. */
+const DATABASE_SUFFIXES = ["", "-wal", "-shm", "-journal"];
+const OWN_SUFFIXES = [...DATABASE_SUFFIXES, ".lock"];
 const OWN_FILES = ["identity.key", "pawl.witness", HOLDER_FILE];
 
 function checkFile(path: string, isDatabase: boolean): void {

@@ -109,6 +109,19 @@ describe("the lock", () => {
   });
 });
 
+test("a database that others could read is closed to them before anything is written beside it", async () => {
+  const place = new Place();
+  await (await place.start()).end();
+  const path = join(place.stateDir, "pawl.db");
+  chmodSync(path, 0o644);
+  const daemon = await place.start();
+  expect(await place.next()).toBe(1);
+  const modes = ["", "-wal", "-shm"].map((suffix) => lstatSync(`${path}${suffix}`).mode & 0o777);
+  expect(modes).toEqual([0o600, 0o600, 0o600]);
+  const { mode } = await daemon.logged(({ msg }) => msg.startsWith("the database was open to other users"));
+  expect(mode).toBe("0644");
+});
+
 describe("refused, naming it", () => {
   test("a state directory that others may write to, or that is another's", async () => {
     for (const mode of [0o777, 0o1777, 0o770]) {
@@ -126,6 +139,12 @@ describe("refused, naming it", () => {
     chownSync(place.stateDir, 65534, 65534);
     expect(await refusedStart(place.spawn())).toContain(
       `${place.stateDir} belongs to the user with uid 65534, and we are uid 0`,
+    );
+    const restored = new Place();
+    await (await restored.start()).end();
+    chownSync(join(restored.stateDir, "pawl.db"), 65534, 65534);
+    expect(await refusedStart(restored.spawn())).toContain(
+      "pawl.db belongs to the user with uid 65534, and we are uid 0",
     );
     const linked = new Place();
     mkdirSync(`${linked.stateDir}.real`, { mode: 0o700 });

@@ -20,6 +20,7 @@ import { type DaemonProcess, PAWLD, Place, privateDirectory } from "../daemon.js
 import { RawClient } from "../raw-client.js";
 import { expectRefusal } from "../refusal.js";
 import { until } from "../until.js";
+import { pawl } from "./cli-program.js";
 
 const hasSocat = spawnSync("socat", ["-V"]).status === 0;
 const hasActivation = spawnSync("systemd-socket-activate", ["--version"]).status === 0;
@@ -264,8 +265,13 @@ test("SIGHUP takes over what can be changed, also for those who are connected", 
   await supervisor?.told(
     /^STATUS=Serving \d connections?; on its former options: The config file .* cannot be read/,
   );
+  const { configError } = await client.call("daemon.info", {});
+  expect(configError).toMatch(/^The config file .* cannot be read/);
+  const { stdout } = await pawl(["status"], { socket: place.socket });
+  expect(stdout).toContain(`not taken over when it was read again, the former one stays: ${configError}`);
   const told = supervisor?.lines.length ?? 0;
   await reload(daemon, file, `allow-uid = [${own}]`);
+  expect((await client.call("daemon.info", {})).configError).toBeNull();
   await supervisor?.told(/^STATUS=Serving \d connections?$/, 1, told);
   expect(supervisor?.lines.at(-1) ?? "").not.toContain("former options");
   expect((await client.call("sequence.next", { type: "FR" })).seq).toBe(3);

@@ -50,7 +50,7 @@ export function findings(known: Known, now: number): Finding[] {
 
 function* ofDaemon({ info, stats }: Known, now: number): Generator<Finding> {
   const daemon = { href: to("daemon"), label: "The daemon" } as const;
-  const { clock, copied, heldLog, readOnly } = info;
+  const { clock, configError, copied, heldLog, readOnly } = info;
   if (copied !== null) {
     yield {
       tone: "bad",
@@ -82,6 +82,14 @@ function* ofDaemon({ info, stats }: Known, now: number): Generator<Finding> {
       tone: "warn",
       title: "The write-ahead log grows",
       why: `${heldLog.pid === null ? "Another program" : `The process ${heldLog.pid}`} reads the database without end.`,
+      ...daemon,
+    };
+  }
+  if (configError !== null) {
+    yield {
+      tone: "warn",
+      title: "The configuration was not taken over when it was read again",
+      why: configError,
       ...daemon,
     };
   }
