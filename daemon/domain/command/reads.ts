@@ -31,22 +31,22 @@ function pageInAnyState(column: "deployment" | "project_id"): string {
     ORDER BY seq DESC`;
 }
 
-function page(condition: string): string {
+function pageWhere(condition: string): string {
   return `
     SELECT ${COLUMNS} FROM pawl_command WHERE ${condition} AND seq < :before ORDER BY seq DESC LIMIT :rows`;
 }
 
-const selectPage = sql<CommandRow>(page("TRUE"));
+const selectPage = sql<CommandRow>(pageWhere("TRUE"));
 
-const selectPageInState = sql<CommandRow>(page("state = :state"));
+const selectPageInState = sql<CommandRow>(pageWhere("state = :state"));
 
 const selectPageOfDeployment = sql<CommandRow>(pageInAnyState("deployment"));
 
-const selectPageOfDeploymentInState = sql<CommandRow>(page("deployment = :of AND state = :state"));
+const selectPageOfDeploymentInState = sql<CommandRow>(pageWhere("deployment = :of AND state = :state"));
 
 const selectPageOfProject = sql<CommandRow>(pageInAnyState("project_id"));
 
-const selectPageOfProjectInState = sql<CommandRow>(page("project_id = :of AND state = :state"));
+const selectPageOfProjectInState = sql<CommandRow>(pageWhere("project_id = :of AND state = :state"));
 
 export function* get(params: Parsed<"command.get">, env: Env): Operation<Result<"command.get"> | PawlError> {
   const row = yield* findCommand(params.commandId);
