@@ -61,7 +61,7 @@ function* viewWithDetails(row: CommandRow, env: Env): Operation<Command> {
   const details = kept && textsAt(kept.response, ["details"])[0];
   return details === undefined
     ? command
-    : { ...command, error: { ...command.error, details: keptJson(details, row.commandId) } };
+    : { ...command, error: { ...command.error, details: keptJson(details, `The command ${row.commandId}`) } };
 }
 
 export function* wait(params: Parsed<"command.wait">, env: Env): Operation<Outcome<Result<"command.wait">>> {
@@ -85,7 +85,10 @@ export function* response(
   const inPieces = kept === undefined ? yield* completeAnswer(row.seq) : undefined;
   const cause = causeOf(row, state);
   const whole = kept?.response ?? JSON.stringify(cause === null ? null : { status: "error", ...cause });
-  const response = keptJson(whole, row.commandId) as unknown as Result<"command.response">["response"];
+  const response = keptJson(
+    whole,
+    `The command ${row.commandId}`,
+  ) as unknown as Result<"command.response">["response"];
   const isPiece = params.offset !== undefined || params.length !== undefined;
   if (inPieces === undefined && !isPiece) return { response };
 
