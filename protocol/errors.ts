@@ -18,7 +18,11 @@ export const ERRORS = {
     retryable: false,
     when: "the params do not fit; details.issues says where",
   },
-  internal: { code: -32603, retryable: false, when: "a defect; details.reference is in the log too" },
+  internal: {
+    code: -32603,
+    retryable: false,
+    when: "a defect, or a stored row that is damaged; details.reference is in the log too",
+  },
   unavailable: {
     code: -32000,
     retryable: true,

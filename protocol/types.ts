@@ -1682,7 +1682,10 @@ export type Histogram = {
   sum: number;
 };
 
-/** `error.data` of the kind internal: a defect; details.reference is in the log too. */
+/**
+ * `error.data` of the kind internal: a defect, or a stored row that is damaged; details.reference is in the log
+ * too.
+ */
 export type InternalData = {
   /** The kind of the error, for programs to match on. */
   kind: "internal";
@@ -4788,7 +4791,7 @@ export interface ErrorDataTypes {
   method_not_found: MethodNotFoundData;
   /** The params do not fit; details.issues says where. */
   invalid_params: InvalidParamsData;
-  /** A defect; details.reference is in the log too. */
+  /** A defect, or a stored row that is damaged; details.reference is in the log too. */
   internal: InternalData;
   /** Storage cannot take writes now, or the daemon is stopping. */
   unavailable: UnavailableData;

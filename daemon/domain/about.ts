@@ -109,14 +109,19 @@ function allOf(noun: NamedNoun, name = ""): About {
   return { ...NOTHING, names: [{ noun, name, isBeginning: true }], reaches: true, isList: true };
 }
 
-/** Methods that are about names. All others are about what this database has. */
-const ABOUT: { readonly [N in MethodName]?: AboutOf } = {
+/** Of a method that is about no names that may be kept elsewhere, but about what this node or its database has. */
+const HERE = undefined;
+
+/** What each method is about. */
+const ABOUT: { readonly [N in MethodName]: AboutOf | typeof HERE } = {
   "sequence.next": ofType,
   "sequence.reserve": ofType,
   "sequence.peek": ofType,
   "sequence.state": () => allOf("sequence"),
   "sequence.grant": ofType,
   "sequence.advance": ofType,
+  "sequence.format": HERE,
+  "sequence.parse": HERE,
 
   "queue.enqueue": ({ queue, after }) => ({
     ...NOTHING,
@@ -212,6 +217,44 @@ const ABOUT: { readonly [N in MethodName]?: AboutOf } = {
   "command.cancel": ofCommand,
   "command.serve": ofDeployment,
 
+  "pipeline.write": HERE,
+  "pipeline.read": HERE,
+  "pipeline.list": HERE,
+  "pipeline.delete": HERE,
+  "pipeline.history": HERE,
+  "pipeline.identity": HERE,
+  "pipeline.heads": HERE,
+  "pipeline.changes": HERE,
+  "pipeline.apply": HERE,
+  "pipeline.watch": HERE,
+  "pipeline.rebuild": HERE,
+  "pipeline.compact": HERE,
+  "pipeline.repair": HERE,
+  "pipeline.configure": HERE,
+  "pipeline.configuration": HERE,
+  "pipeline.ready": HERE,
+  "pipeline.claim": HERE,
+  "pipeline.finish": HERE,
+
+  "peer.trust": HERE,
+  "peer.revoke": HERE,
+  "peer.list": HERE,
+  "peer.seen": HERE,
+
+  "events.watch": HERE,
+  "events.subscribe": HERE,
+  "events.unsubscribe": HERE,
+
+  "daemon.graph": HERE,
+  "daemon.ping": HERE,
+  "daemon.info": HERE,
+  "daemon.stats": HERE,
+  "daemon.acceptCopy": HERE,
+  "daemon.check": HERE,
+  "daemon.backup": HERE,
+  "rpc.discover": HERE,
+  "rpc.cancel": HERE,
+
   transact: ({ calls, guards }) => {
     const parts = objects(calls).map(({ method, params }) => partOf(method as MethodName, asLoose(params)));
     const held = objects(guards).flatMap(({ lease }) => objects(lease).flatMap(({ name }) => texts(name)));
@@ -260,7 +303,7 @@ function isAboutSome({ names, ids, schedules }: About): boolean {
   return names.length > 0 || ids.length > 0 || schedules.length > 0;
 }
 
-/** Undefined for a method that is about nothing that has a name. */
+/** Undefined for a method that is about no names that may be kept elsewhere. */
 export function aboutOf(method: MethodName, params: Loose): About | undefined {
   return ABOUT[method]?.(params);
 }

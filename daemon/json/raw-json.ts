@@ -2,6 +2,7 @@
 // base64 that is too long for a string.
 import { randomUUID } from "node:crypto";
 import { Scanner } from "@pawl/protocol/json-text";
+import { Damaged } from "./damaged.js";
 import { JsonSyntax } from "./syntax.js";
 
 /**
@@ -36,10 +37,10 @@ export function written<T extends object>(result: T, text: string): T {
 /** Longer texts are not parsed to see whether they are JSON: the values of one can take 50 times as much memory. */
 const MAX_PARSED_CHARACTERS = 16_384;
 
-/** Text that was kept, as JSON; throws if it is none, as after a bit of the database has flipped. */
+/** Text that was kept, as JSON; throws `Damaged` if it is none, as after a bit of the database has flipped. */
 export function keptJson(text: unknown, what: string): RawJson {
   if (typeof text === "string" && isJson(text)) return new RawJson(text);
-  throw new Error(`${what} is damaged in the database: what is kept of it is no JSON`);
+  throw new Damaged(what, "what is kept of it is no JSON");
 }
 
 function isJson(text: string): boolean {

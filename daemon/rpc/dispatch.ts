@@ -1,6 +1,7 @@
 import type { Id } from "@pawl/protocol/envelope";
 import { PawlError, refuse } from "@pawl/protocol/errors";
 import { type Texts, textsOf } from "@pawl/protocol/json-text";
+import { Damaged } from "../json/damaged.js";
 import type { UploadedPiece } from "../json/uploaded-piece.js";
 import type { RepeatedLines } from "../log/repeated-lines.js";
 import type { Places } from "../shared/places.js";
@@ -96,8 +97,8 @@ export class Dispatcher {
 
   /**
    * Counts and logs a refusal, without payloads, and returns what the caller is told. Anything that is not a refusal
-   * is a defect: its text stays in the log under a reference, and only the reference travels. A defect that repeats
-   * itself keeps the reference of the line that was logged.
+   * is a defect, or a stored row that is damaged: of a defect the text stays in the log under a reference, and only the
+   * reference travels. One that repeats itself keeps the reference of the line that was logged.
    */
   explain(name: string, error: Error, sender: Sender): PawlError {
     const method = this.#methods.has(name) ? name : "-";
@@ -118,11 +119,12 @@ export class Dispatcher {
       { method, kind: "internal", text: error.message },
       () => ({ ...logged(), err: error }),
     );
-    return refuse(
-      "internal",
-      `Something in pawld is broken; its log has the details under the reference ${reference}. Please report it.`,
-      { reference },
-    );
+    const found = `its log has the details under the reference ${reference}`;
+    const message =
+      error instanceof Damaged
+        ? `${error.message} \`pawl check\` lists all that is damaged; restore the database from a backup. The daemon runs on, and ${found}.`
+        : `Something in pawld is broken; ${found}. Please report it.`;
+    return refuse("internal", message, { reference });
   }
 
   #noSuchMethod(name: string, sender: Sender): PawlError {

@@ -1,4 +1,5 @@
 // A look at a whole database while it is in use, in pieces that take some milliseconds each.
+import { MAX_INTEGER } from "@pawl/protocol/limits";
 import Database from "better-sqlite3";
 import { elapsed } from "../clock.js";
 import { connectToRead } from "./connection.js";
@@ -262,8 +263,9 @@ class Rows implements Part {
       const known = values[name];
       const isUnknown =
         known === undefined ? "" : ` OR t.${name} NOT IN (${known.map((each) => `'${each}'`).join(", ")})`;
+      const isUnsafe = isLong(column) ? "" : ` OR t.${name} NOT BETWEEN -${MAX_INTEGER} AND ${MAX_INTEGER}`;
       const isCut = isLong(column) && isNoJson === "" ? ` OR length(substr(t.${name}, -1)) > 1` : "";
-      return `WHEN ${isWrong}${isNoJson}${isUnknown}${isCut} THEN '${name}'`;
+      return `WHEN ${isWrong}${isNoJson}${isUnknown}${isUnsafe}${isCut} THEN '${name}'`;
     });
     const wrong = `CASE ${cases.join(" ")} END`;
     return {

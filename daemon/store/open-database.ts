@@ -97,11 +97,11 @@ export interface OpenDatabase {
   /** Throws when others have moved, removed or replaced a file of the database (a failure of kind `broken`). */
   checkFiles(): void;
   /**
-   * The first thing of this life: moves what the life before has left in the write-ahead log into the database, which
-   * takes long after a crash under load.
+   * The first thing of a life that writes: moves what the life before has left in the write-ahead log into the database,
+   * which takes long after a crash under load.
    */
   begin(): void;
-  /** The last thing of this life: everything moves into the database file. */
+  /** The last thing of a life that writes: everything moves into the database file. */
   end(): void;
   /** Refuses like `backUp`. */
   backUp(path: string, watch: BackupWatch): Promise<Result<"daemon.backup">>;
@@ -212,16 +212,7 @@ function parts(
   store: SqliteStore | ReopeningStore,
 ): Pick<
   OpenDatabase,
-  | "store"
-  | "fileId"
-  | "sizes"
-  | "lockHolder"
-  | "logReader"
-  | "cutLog"
-  | "checkFiles"
-  | "begin"
-  | "end"
-  | "backUp"
+  "store" | "fileId" | "sizes" | "lockHolder" | "logReader" | "cutLog" | "checkFiles" | "backUp"
 > {
   return {
     store,
@@ -231,8 +222,6 @@ function parts(
     logReader: () => (database.memory ? null : logReader(database.name)),
     cutLog: () => store.cutLog(),
     checkFiles: () => store.checkFiles(),
-    begin: () => store.moveLog(),
-    end: () => store.end(),
     backUp: (path, watch) => backUp(store.database, path, watch),
   };
 }
@@ -293,7 +282,7 @@ export function openDatabaseToRead(
     const store = new SqliteStore(database);
     store.waitForNobody();
     const close = (): void => store.close();
-    const announce = (): void => {};
+    const nothing = (): void => {};
     const sign = signsNothing;
     const witness = undefined;
     const idDigits = storedIdDigits(database);
@@ -306,13 +295,15 @@ export function openDatabaseToRead(
     }
     return {
       ...parts(database, store),
+      begin: nothing,
+      end: nothing,
       clock,
       mode,
       idDigits,
       schemaVersion: version,
       sign,
       witness,
-      announce,
+      announce: nothing,
       close,
     };
   } catch (error) {

@@ -124,6 +124,15 @@ test.each<[string, string, { what: string; where: string; message: string }]>([
     { what: "value", where: "pawl_command 4", message: expect.stringContaining("in state") },
   ],
   [
+    "a counter above all numbers",
+    "UPDATE pawl_sequence SET last = 9223372036854775807 WHERE type = 'FR'",
+    {
+      what: "value",
+      where: 'pawl_sequence "0" "FR"',
+      message: "has no value that it can have in last. Restore the database from a backup.",
+    },
+  ],
+  [
     "the count of a queue",
     "UPDATE pawl_queue SET ready = ready + 1 WHERE queue = 'q2'",
     {

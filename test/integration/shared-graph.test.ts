@@ -252,6 +252,7 @@ describe.skipIf(!HAS_POSTGRESQL)("names that daemons share", () => {
     await daemon.end("SIGKILL");
     await start(args(), place);
     const { lease } = await (await place.connect()).call("lease.get", { name: "s/grace" });
-    expect(lease?.expiresAt ?? second).toBe(second);
+    // Where the starts have taken longer than the grace, it has ended; but not before its time.
+    expect(lease?.expiresAt ?? Math.min(Date.now(), second)).toBe(second);
   });
 });

@@ -190,7 +190,8 @@ export function readStored(id: string, signed: SignedChange): Change {
   } catch {
     throw corrupt(id, "its body is not JSON");
   }
-  const change = isObject(parsed) ? readBody(parsed, signed, id) : corrupt(id, "its body is not an object");
+  if (!isObject(parsed)) throw corrupt(id, "its body is not an object");
+  const change = readBody(parsed, signed, id);
   if (change instanceof PawlError) throw corrupt(id, change.message);
   return change;
 }

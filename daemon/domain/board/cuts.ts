@@ -5,6 +5,8 @@ import { type CutChange, ENTRY_BYTES, entryAt, MAX_CUT_CHANGES } from "./cut.js"
 
 /** A row of so many is left as it is. */
 const FULL_BYTES = MAX_CUT_CHANGES * ENTRY_BYTES;
+/** Rows that are in memory at once where the last of a branch are looked through: 22 KiB. */
+const ROWS_FROM_END = 8;
 
 const selectCutAt = sql<CutRow>(
   "SELECT seq, changes FROM pawl_cut WHERE branch = :branch AND seq >= :seq ORDER BY seq LIMIT 1",
@@ -12,6 +14,9 @@ const selectCutAt = sql<CutRow>(
 
 const selectCutsAfter = sql<CutRow>(`
   SELECT seq, changes FROM pawl_cut WHERE branch = :branch AND seq > :seq ORDER BY seq LIMIT :rows`);
+
+const selectCutsBefore = sql<CutRow>(`
+  SELECT seq, changes FROM pawl_cut WHERE branch = :branch AND seq < :before ORDER BY seq DESC LIMIT :rows`);
 
 const selectLastCut = sql<CutRow>(
   "SELECT seq, changes FROM pawl_cut WHERE branch = :branch ORDER BY seq DESC LIMIT 1",
@@ -93,14 +98,22 @@ export function* takeOut(branch: number, seq: number): Operation<void> {
   yield* noteCuts(branch);
 }
 
-/** The place of the last change of a branch that was taken away and is not later than a time; 0 if none is. */
+/**
+ * The place of the last change of a branch that was taken away and is not later than a time; 0 if none is. Only those
+ * that are later are read, and some before them.
+ */
 export function* lastCutAtMost(branch: number, wallMs: number): Operation<number> {
-  for (const { last, changes } of (yield* cutsAfter(branch, 0, Number.MAX_SAFE_INTEGER)).reverse()) {
-    for (let index = changes.length / ENTRY_BYTES - 1, seq = last; index >= 0; index -= 1, seq -= 1) {
-      if (entryAt(changes, index).hlc[0] <= wallMs) return seq;
+  let before = Number.MAX_SAFE_INTEGER;
+  for (;;) {
+    const rows = yield* all(selectCutsBefore, { branch, before, rows: ROWS_FROM_END });
+    for (const { last, changes } of rows.map(runOf)) {
+      for (let index = changes.length / ENTRY_BYTES - 1, seq = last; index >= 0; index -= 1, seq -= 1) {
+        if (entryAt(changes, index).hlc[0] <= wallMs) return seq;
+      }
+      before = last;
     }
+    if (rows.length < ROWS_FROM_END) return 0;
   }
-  return 0;
 }
 
 /** Forgets those behind a place, as the branch then ends there. */

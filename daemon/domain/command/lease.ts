@@ -53,7 +53,10 @@ export function* lease(
   };
   const taken = yield* take({ deployment, targets, incarnation }, max, () => grant, env);
   if (taken.length === 0) {
-    return env.mayWait ? new Wait(keysOf(params), sortOf(targets)) : { leases: [] };
+    if (!env.mayWait) return { leases: [] };
+    // Calls under one key that have the same targets are of one sort: the same commands meet them.
+    const sort = targets === undefined ? "" : `of ${targets.join(" ")}`;
+    return new Wait(keysOf(params), sort);
   }
 
   env.effects.deadline(leaseExpiresAt);
@@ -61,7 +64,7 @@ export function* lease(
   return {
     leases: taken.map(({ envelope }) => ({
       leaseId: leaseIdOf(envelope.commandId, envelope.attempt, env),
-      ...remaining(sooner(leaseExpiresAt, envelope.executionMs, env), envelope.deadline, env),
+      ...remaining(endOfNew(leaseExpiresAt, envelope.executionMs, env), envelope.deadline, env),
       commandId: envelope.commandId,
       attempt: envelope.attempt,
       envelope,
@@ -75,13 +78,8 @@ function keysOf({ deployment, incarnation }: Parsed<"command.lease">): string | 
   return incarnation === undefined ? forAny : [forAny, meantKey(deployment, incarnation)];
 }
 
-/** Calls that the same commands meet, of those under one key. */
-function sortOf(targets: readonly string[] | undefined): string {
-  return targets === undefined ? "" : `of ${targets.join(" ")}`;
-}
-
 /** The end of a delivery that begins now. */
-function sooner(leaseExpiresAt: number, executionMs: number | null, { now }: Env): number {
+function endOfNew(leaseExpiresAt: number, executionMs: number | null, { now }: Env): number {
   return executionMs === null ? leaseExpiresAt : Math.min(leaseExpiresAt, now + executionMs);
 }
 
@@ -95,14 +93,27 @@ export function* renew(
   env: Env,
 ): Operation<Result<"command.renew"> | PawlError> {
   const { leaseId } = params;
-  const given = readLeaseId(leaseId, env);
-  const row = given && (yield* one(selectLive, { commandId: given.commandId }));
-  if (row === undefined || given === undefined) return unknownLease(leaseId);
-  if (!isHeld(row, given.attempt, env)) return yield* lostLease(row, given.attempt, env);
+  const row = yield* findHeld(leaseId, env);
+  if (row instanceof PawlError) return row;
 
   // A push is held as long as its connection, and not renewed.
   if (isPushed(row)) return unknownLease(leaseId);
   return yield* prolong(row, params.leaseMs, env);
+}
+
+/** The command of a delivery that is held; refused like `findDelivery`, and when the delivery is lost. */
+function* findHeld(leaseId: string, env: Env): Operation<LiveRow | PawlError> {
+  const found = yield* findDelivery(leaseId, env);
+  if (found instanceof PawlError) return found;
+  const { row, attempt } = found;
+  return isHeld(row, attempt, env) ? row : yield* lostLease(row, attempt, env);
+}
+
+/** The command of a delivery, held or not, and which attempt it is; refused when there never was such a lease. */
+function* findDelivery(leaseId: string, env: Env): Operation<{ row: LiveRow; attempt: number } | PawlError> {
+  const given = readLeaseId(leaseId, env);
+  const row = given && (yield* one(selectLive, { commandId: given.commandId }));
+  return row === undefined || given === undefined ? unknownLease(leaseId) : { row, attempt: given.attempt };
 }
 
 /** Has a delivery that is held last anew: as long as it is asked for, or as it was leased for. */
@@ -140,10 +151,8 @@ export function* progress(
   const wrong =
     checkpoint === undefined ? undefined : tooLarge("command.progress", "/checkpoint", checkpoint, 1);
   if (wrong !== undefined) return wrong;
-  const given = readLeaseId(leaseId, env);
-  const row = given && (yield* one(selectLive, { commandId: given.commandId }));
-  if (row === undefined || given === undefined) return unknownLease(leaseId);
-  if (!isHeld(row, given.attempt, env)) return yield* lostLease(row, given.attempt, env);
+  const row = yield* findHeld(leaseId, env);
+  if (row instanceof PawlError) return row;
   const isTold = percent !== undefined || note !== undefined;
   if (isTold || checkpoint !== undefined) {
     const before = row.hasMore === null ? undefined : yield* one(selectProgress, { seq: row.seq });
@@ -166,21 +175,21 @@ export function* release(
   env: Env,
 ): Operation<Result<"command.release"> | PawlError> {
   const { leaseId, delayMs } = params;
-  const given = readLeaseId(leaseId, env);
-  const row = given && (yield* one(selectLive, { commandId: given.commandId }));
-  if (row === undefined || given === undefined) return unknownLease(leaseId);
-  if (isHeld(row, given.attempt, env)) return yield* giveBack(row, delayMs, env);
+  const found = yield* findDelivery(leaseId, env);
+  if (found instanceof PawlError) return found;
+  const { row, attempt } = found;
+  if (isHeld(row, attempt, env)) return yield* giveBack(row, delayMs, env);
 
   const current = stateAt(row, env);
   // The delivery before this state: it was released already, or its time was up.
-  if (current.state === "PENDING" && current.attempt === given.attempt + 1) {
+  if (current.state === "PENDING" && current.attempt === attempt + 1) {
     // Its end may not be written yet, and would have its answer count.
     if (row.state === "DISPATCHED") yield* lose(row, env);
-    yield* run(forgetLate, { seq: row.seq, attempt: given.attempt });
+    yield* run(forgetLate, { seq: row.seq, attempt });
     return current;
   }
   if (transition(current.state, "PENDING") === "forbidden") {
     return forbidden(row.commandId, current.state, "PENDING");
   }
-  return yield* lostLease(row, given.attempt, env);
+  return yield* lostLease(row, attempt, env);
 }

@@ -31,22 +31,22 @@ function pageInAnyState(column: "deployment" | "project_id"): string {
     ORDER BY seq DESC`;
 }
 
-function page(condition: string): string {
+function pageWhere(condition: string): string {
   return `
     SELECT ${COLUMNS} FROM pawl_command WHERE ${condition} AND seq < :before ORDER BY seq DESC LIMIT :rows`;
 }
 
-const selectPage = sql<CommandRow>(page("TRUE"));
+const selectPage = sql<CommandRow>(pageWhere("TRUE"));
 
-const selectPageInState = sql<CommandRow>(page("state = :state"));
+const selectPageInState = sql<CommandRow>(pageWhere("state = :state"));
 
 const selectPageOfDeployment = sql<CommandRow>(pageInAnyState("deployment"));
 
-const selectPageOfDeploymentInState = sql<CommandRow>(page("deployment = :of AND state = :state"));
+const selectPageOfDeploymentInState = sql<CommandRow>(pageWhere("deployment = :of AND state = :state"));
 
 const selectPageOfProject = sql<CommandRow>(pageInAnyState("project_id"));
 
-const selectPageOfProjectInState = sql<CommandRow>(page("project_id = :of AND state = :state"));
+const selectPageOfProjectInState = sql<CommandRow>(pageWhere("project_id = :of AND state = :state"));
 
 export function* get(params: Parsed<"command.get">, env: Env): Operation<Result<"command.get"> | PawlError> {
   const row = yield* findCommand(params.commandId);
@@ -61,7 +61,7 @@ function* viewWithDetails(row: CommandRow, env: Env): Operation<Command> {
   const details = kept && textsAt(kept.response, ["details"])[0];
   return details === undefined
     ? command
-    : { ...command, error: { ...command.error, details: keptJson(details, row.commandId) } };
+    : { ...command, error: { ...command.error, details: keptJson(details, `The command ${row.commandId}`) } };
 }
 
 export function* wait(params: Parsed<"command.wait">, env: Env): Operation<Outcome<Result<"command.wait">>> {
@@ -85,7 +85,10 @@ export function* response(
   const inPieces = kept === undefined ? yield* completeAnswer(row.seq) : undefined;
   const cause = causeOf(row, state);
   const whole = kept?.response ?? JSON.stringify(cause === null ? null : { status: "error", ...cause });
-  const response = keptJson(whole, row.commandId) as unknown as Result<"command.response">["response"];
+  const response = keptJson(
+    whole,
+    `The command ${row.commandId}`,
+  ) as unknown as Result<"command.response">["response"];
   const isPiece = params.offset !== undefined || params.length !== undefined;
   if (inPieces === undefined && !isPiece) return { response };
 

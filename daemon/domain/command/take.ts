@@ -193,7 +193,7 @@ function envelopeOf(row: ReadyRow, deployment: string, executionMs: number | nul
         ? { $upload: { sizeBytes: row.requestBytes } }
         : row.params === null
           ? null
-          : keptJson(row.params, row.commandId),
+          : keptJson(row.params, `The command ${row.commandId}`),
   };
 }
 
@@ -201,7 +201,9 @@ function envelopeOf(row: ReadyRow, deployment: string, executionMs: number | nul
 function withMore(envelope: Envelope, { checkpoint, trace }: MoreRow): Envelope {
   return {
     ...envelope,
-    ...(typeof checkpoint === "string" && { checkpoint: keptJson(checkpoint, envelope.commandId) }),
+    ...(typeof checkpoint === "string" && {
+      checkpoint: keptJson(checkpoint, `The command ${envelope.commandId}`),
+    }),
     ...(typeof trace === "string" && { trace: JSON.parse(trace) as NonNullable<Envelope["trace"]> }),
   };
 }

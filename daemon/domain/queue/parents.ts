@@ -24,7 +24,7 @@ export function* parentsOf(rows: readonly BatchRow[]): Operation<RawJson | undef
       const shown =
         result === null
           ? ""
-          : `,"result":${fits ? keptJson(result, `the batch ${batchId}`).text : `{"$result":{"sizeBytes":${bytes}}}`}`;
+          : `,"result":${fits ? keptJson(result, `The batch ${batchId}`).text : `{"$result":{"sizeBytes":${bytes}}}`}`;
       parents.set(batchId, `"${batchId}":{"state":"${state}"${shown}}`);
     }
   }

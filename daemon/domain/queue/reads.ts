@@ -59,11 +59,7 @@ export function* get(params: Parsed<"queue.get">, env: Env): Operation<Result<"q
 export function* wait(params: Parsed<"queue.wait">, env: Env): Operation<Outcome<Result<"queue.wait">>> {
   const seq = env.mayWait ? yield* unfinished(params.batchId) : undefined;
   if (seq !== undefined) return new Wait(finishedKey(seq));
-  const row = yield* byId(params.batchId);
-  if (row instanceof PawlError) return row;
-  yield* readMore(row);
-  checkKept(row);
-  return { batch: shownBatch(row, JSON.stringify(row.queue), claimOf(row, env), env) };
+  return yield* get(params, env);
 }
 
 /** The place of a batch that has not ended: what it holds may be long, and is not read for that. */

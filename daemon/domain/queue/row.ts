@@ -3,6 +3,7 @@ import type { BatchState, DeliveryPolicy, MergeKey, Result, SlotPolicy } from "@
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { shownAt } from "../../clock.js";
 import { endOf } from "../../grants/grant.js";
+import { Damaged } from "../../json/damaged.js";
 import { keptJson, RawJson } from "../../json/raw-json.js";
 import { type Operation, one, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
@@ -186,11 +187,11 @@ function doneText({ progress, checkpoint, result }: ShownMore): string {
 }
 
 /**
- * Throws for a batch as it is kept whose text would be no JSON, as after a bit of the database has flipped: then its
+ * Throws `Damaged` for a batch as it is kept whose text would be no JSON, as after a bit of the database has flipped: then its
  * reply is an error, and those that travel with it are not damaged.
  */
 export function checkKept(row: Omit<BatchRow, "payload_bytes">): void {
-  const what = `the batch ${row.enqueue_seq}`;
+  const what = `The batch with enqueueSeq ${row.enqueue_seq}`;
   keptJson(row.payloads, what);
   if (row.retry !== null) keptJson(row.retry, what);
   if (row.more !== undefined) {
@@ -210,7 +211,7 @@ export function checkKept(row: Omit<BatchRow, "payload_bytes">): void {
     Number.isFinite(row.available_at_wall ?? 0) &&
     Number.isFinite(row.priority) &&
     Number.isFinite(row.ttl_ends_at ?? 0);
-  if (!isRight) throw new Error(`${what} is damaged in the database`);
+  if (!isRight) throw new Damaged(what, "its id, a word or a number of it is none");
 }
 
 const BATCH_ID = /^qwb:[0-9a-f]{64}$/;

@@ -85,7 +85,7 @@ export function shownSchedule(row: ScheduleRow): Schedule {
     everyMs: row.every_ms,
     timeZone: row.time_zone,
     queue: row.queue,
-    payloads: keptJson(row.payloads, `the schedule ${row.schedule_id}`) as unknown as unknown[],
+    payloads: keptJson(row.payloads, `The schedule ${row.schedule_id}`) as unknown as unknown[],
     priority: row.priority,
     key: row.key,
     maxAttempts: row.max_attempts,

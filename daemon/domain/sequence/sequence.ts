@@ -1,6 +1,7 @@
 import type { Mode, NodeId, Parsed, Result } from "@pawl/protocol";
 import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_INTEGER, MAX_NODE_ID, MAX_NODE_NAME_LENGTH, MAX_TYPE_LENGTH } from "@pawl/protocol/limits";
+import { Damaged } from "../../json/damaged.js";
 import { RawJson } from "../../json/raw-json.js";
 import { all, type Operation, one, run, sql, write } from "../../store/statement.js";
 import type { HandlersOf } from "../../turns/handler.js";
@@ -125,6 +126,7 @@ function* stateFrom(
   const page = rows.slice(0, most);
   const read: State = { sequences: {}, granted: {} };
   for (const { type, last, left } of page) {
+    checkKept(type, last);
     if (last > 0) read.sequences[type] = last;
     if (left !== null) read.granted[type] = left;
   }
@@ -238,7 +240,14 @@ function* takeOther(type: string, count: number, env: Env): Operation<Counter | 
 function* counterOf(type: string, env: Env): Operation<Counter> {
   const kept = env.turn.of(KeptCounters).byType.get(type);
   if (kept !== undefined) return { last: kept.last, grantedTo: kept.grantedTo };
-  return (yield* one(selectCounter, { nodeId: keyOf(env.mode), type })) ?? NEW_COUNTER;
+  const counter = (yield* one(selectCounter, { nodeId: keyOf(env.mode), type })) ?? NEW_COUNTER;
+  checkKept(type, Math.max(counter.last, counter.grantedTo ?? 0));
+  return counter;
+}
+
+/** Throws `Damaged` for a number that no counter reaches: read here, it is not even the one that is kept. */
+function checkKept(type: string, last: number): void {
+  if (last > MAX_INTEGER) throw new Damaged(`The counter of ${type}`, `it stands above ${MAX_INTEGER}`);
 }
 
 interface Counter {
