@@ -254,6 +254,19 @@ export function testClient({ name, command }: ClientUnderTest): void {
       });
     });
 
+    test("gives back what a handler fails with, whatever that is, and a result that is no JSON", async () => {
+      const queue = "odd";
+      const client = await connect();
+      start("work", socket(), queue, LONG_LEASE_MS);
+      for (const how of [{ fail: "" }, { odd: true }]) {
+        await client.call("queue.enqueue", { queue, payloads: [{ name: "one", ...how }], maxAttempts: 1 });
+      }
+      await until(async () => (await client.call("queue.stats", { queue })).queues[0]?.dead === 2);
+      const { batches } = await client.call("queue.list", { queue, state: "dead" });
+      expect(batches[0]?.lastError).toMatch(/^(?:Unsayable|unknown)$/);
+      expect(batches[1]?.lastError).toContain("cannot be");
+    });
+
     test.each(["SIGKILL", "SIGTERM"] as const)(
       "keeps its claim over a restart of the daemon after %s, and goes on when it was idle",
       async (signal) => {

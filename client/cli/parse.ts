@@ -37,7 +37,7 @@ function argumentsOf(
     const name = each.slice(1, -1).replace("..", "");
     if (each.includes("..") && (left.length > 0 || each.startsWith("["))) typed[name] = left.splice(0);
     else if (left.length > 0) typed[name] = left.shift();
-    else if (each.startsWith("<")) throw new UsageError(`${name.toUpperCase()} is missing.`);
+    else if (each.startsWith("<")) throw new UsageError(missing(name));
   }
   if (left.length > 0) {
     const hint = takesCommand ? " The command to run comes after two dashes: -- COMMAND..." : "";
@@ -47,6 +47,15 @@ function argumentsOf(
     throw new UsageError("The command to run is missing. Put it after two dashes: -- COMMAND...");
   }
   return typed;
+}
+
+/** An argument that was not given: a name, or one of some words. */
+function missing(name: string): string {
+  const words = name.split("|");
+  const last = words.pop();
+  return words.length === 0
+    ? `${name.toUpperCase()} is missing.`
+    : `Say what is to be done: ${words.join(", ")} or ${last}.`;
 }
 
 /** Before an argument that the parser would take for an option: no argument of a process begins so. */

@@ -67,7 +67,7 @@ const claim = command({
       type: "text",
       value: "TEXT",
       describe: "Who claims, for others to see",
-      default: "user and program",
+      default: "$USER, else the uid, and :pawl claim",
     },
     boundary,
   },
@@ -100,7 +100,11 @@ const claim = command({
     if (found.claim !== null) return undefined;
     const shown = names.map(printable).join(", ");
     const more = names.length === 1 && !isPrefix(names[0] as string) ? ` pawl why ${shown} says more.` : "";
-    output.note(`There is nothing to claim in ${shown}.${more}`);
+    output.note(
+      args.wait === undefined
+        ? `There is nothing to claim in ${shown}.${more}`
+        : `There was nothing to claim in ${shown} within ${duration(args.wait)}.${more}`,
+    );
     return EXIT_NOTHING;
   },
 });

@@ -231,6 +231,9 @@ function shapeOf(
   }
   if (mergeKey !== undefined && !join)
     throw new UsageError("--merge-key says with whom to --join; give both.");
+  if (join && mergeKey === undefined) {
+    throw new UsageError("--join needs a --merge-key that says with whom: payload_default or group:NAME.");
+  }
   return {
     ...(delay === undefined ? {} : { delayMs: delay }),
     ...(at === undefined ? {} : { availableAt: pointInTime("--at", at) }),

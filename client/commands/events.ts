@@ -23,6 +23,10 @@ const events = command({
   async run({ topic, since }, { connect, output }) {
     const client = await connect();
     const topics = topic.length === 0 ? ["*"] : topic;
+    if (output.isWatched && output.isScreen) {
+      const what = topic.length === 0 ? "everything" : printable(topic.join(", "));
+      output.note(`Following ${what}. Ctrl-C ends it.`);
+    }
     for await (const event of client.events(topics, since === undefined ? {} : { since })) {
       if (output.closed) break;
       output.result(event, () => line(event, output));

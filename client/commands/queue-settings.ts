@@ -34,7 +34,7 @@ const queue = command({
     rate: {
       type: "text",
       value: "COUNT/TIME",
-      describe: "Batches claimed per time, such as 50/1s or 100/1m",
+      describe: "Batches claimed per time, such as 50/s or 100/m",
     },
     "max-waiting": { type: "text", value: "NUMBER", describe: "Batches that may wait; more are refused" },
   },
@@ -43,7 +43,7 @@ const queue = command({
   words: { "set|show": ["set", "show"] },
   examples: [
     ["pawl queue set mails --retry-base 10s --retry-factor 3", "Failed mails rest for 10 s, 30 s, 90 s ..."],
-    ["pawl queue set mails --rate 50/1s --max-claimed 8", "50 mails a second, 8 workers at a time"],
+    ["pawl queue set mails --rate 50/s --max-claimed 8", "50 mails a second, 8 workers at a time"],
     [
       "pawl queue set builds --max-claimed-per-key 1 --key-order strict",
       "One build of a branch after the other",
@@ -118,7 +118,7 @@ function changed<N extends string, V>(
 function rateOf(text: string): { count: number; perMs: number } {
   const [, count, time] = /^(\d+)\/(.+)$/.exec(text) ?? [];
   if (count === undefined || time === undefined) {
-    throw new UsageError(`--rate takes COUNT/TIME, such as 50/1s, not ${JSON.stringify(text)}.`);
+    throw new UsageError(`--rate takes COUNT/TIME, such as 50/s or 100/5m, not ${JSON.stringify(text)}.`);
   }
   // 50/s is 50/1s.
   return { count: Number(count), perMs: milliseconds("--rate", /^\d/.test(time) ? time : `1${time}`) };
@@ -156,7 +156,7 @@ function sentences(name: string, settings: Settings): string[] {
     said.push(
       maxAttempts === 0
         ? `Batches of ${name} are tried without a limit.`
-        : `Batches of ${name} are dead after ${maxAttempts} attempts.`,
+        : `Batches of ${name} are dead after ${plural(maxAttempts, "attempt")}.`,
     );
   }
   return said.length === 0 ? [`${name} has no settings of its own.`] : said;

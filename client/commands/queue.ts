@@ -269,6 +269,12 @@ const retry = command({
       retried += done.retried;
       more = done.more;
     }
+    if (retried === 0 && !output.json) {
+      output.note(
+        (await isThere(which, client)) ? `Nothing in ${printable(which)} is dead.` : noQueue(which),
+      );
+      return undefined;
+    }
     output.result(
       { retried, more: false },
       () => `${plural(retried, "batch is", "batches are")} ready again.`,
@@ -337,6 +343,34 @@ function limitSentence(found: Result<"queue.explain">): string | undefined {
     }
     case "final":
       return `${batchId} has ended: it is ${found.state}.`;
+    default:
+      return undefined;
+  }
+}
+
+/** What keeps batches of a queue from being claimed, within a sentence; undefined if nothing does. */
+export function obstacleOf(found: Result<"queue.explain">): string | undefined {
+  const { reason, until, availableAt, key, claims, most } = found;
+  const end = typeof until === "number" ? ` until ${when(until)}` : "";
+  switch (reason) {
+    case "paused":
+      return `it is paused${end}`;
+    case "throttled":
+      return `it is throttled${end}`;
+    case "rate":
+      return `its rate is used up${end}`;
+    case "full":
+      return `it has ${claims} of ${most} claims`;
+    case "key_full":
+      return `the key ${JSON.stringify(key)} has ${claims} of ${most} claims`;
+    case "strict":
+      return `the key ${JSON.stringify(key)} has one that is not finished`;
+    case "resting":
+      return `what failed rests until ${when(availableAt ?? 0)}`;
+    case "scheduled":
+      return `none can be claimed before ${when(availableAt ?? 0)}`;
+    case "boundary":
+      return "they are for claims at idle";
     default:
       return undefined;
   }

@@ -1,6 +1,8 @@
 import { basename, resolve } from "node:path";
 import { DEFAULT_LEASE_MS, MAX_RESULT_BYTES } from "@pawl/protocol/limits";
+import type { Result } from "@pawl/protocol/types";
 import { BOUNDARIES } from "@pawl/protocol/values";
+import type { PawlClient } from "../connect.js";
 import { JsonText } from "../connection/json-text.js";
 import { CannotRun } from "../process/program.js";
 import { failureOf, killAfterMs, type Performed, RunningCommands } from "../process/running-commands.js";
@@ -12,6 +14,7 @@ import { Postpone } from "../work/postpone.js";
 import type { Work } from "../work/queue-worker.js";
 import { isForGood } from "../work/refusals.js";
 import { onlyQueueOf, order } from "./claim.js";
+import { obstacleOf } from "./queue.js";
 
 /** How long a running program has to end by itself when pawl is told to end. */
 const DEFAULT_GRACE_MS = 10_000;
@@ -101,6 +104,9 @@ const work = command({
       running.close();
     }
     running.throwIfUnable();
+    const isDrained = args.drain && !running.ending.aborted && !outcomes.tooManyFailures.aborted;
+    // The work is done, whether or not the daemon is still there to tell of the rest.
+    if (isDrained && !args.once && !output.json) await tellLeft(queues, client, output).catch(() => {});
     if (args.once ? outcomes.failuresInARow > 0 : outcomes.tooManyFailures.aborted) return EXIT_FAILED;
     return undefined;
   },
@@ -108,6 +114,44 @@ const work = command({
 
 /** The work of `--once` failed, or so much of it in a row that no more was taken. */
 const EXIT_FAILED = 1;
+
+/** Says of queues in which nothing can be claimed now that there is something left, and why. */
+async function tellLeft(queues: readonly string[], client: PawlClient, output: Output): Promise<void> {
+  let others = 0;
+  let said: string | undefined;
+  for (const { queue, ready, scheduled } of await statsOf(queues, client)) {
+    const left = ready + scheduled;
+    if (left === 0) continue;
+    // Undefined for what was enqueued right now, and what is held by others.
+    const obstacle = obstacleOf(await client.queue.explain({ queue }));
+    if (obstacle === undefined) continue;
+    const name = printable(queue);
+    const are = `${plural(left, "batch", "batches")} of ${name} ${left === 1 ? "is" : "are"} left`;
+    if (said === undefined) said = `${are}: ${printable(obstacle)}. pawl why ${name} says more.`;
+    else others += 1;
+  }
+  if (said === undefined) return;
+  const more =
+    others === 0 ? "" : ` ${plural(others, "other queue has", "other queues have")} some left, too.`;
+  output.note(`${said}${more}`);
+}
+
+/** The figures of queues that are named, or that are below a prefix. */
+async function statsOf(names: readonly string[], client: PawlClient): Promise<QueueStats[]> {
+  const queue = onlyQueueOf(names);
+  if (queue !== undefined) return (await client.queue.stats({ queue })).queues;
+  const isMeant = (own: string): boolean =>
+    names.some((name) => (name.endsWith("/*") ? own.startsWith(name.slice(0, -1)) : own === name));
+  const found: QueueStats[] = [];
+  for (let after: string | undefined; ; ) {
+    const page: Result<"queue.stats"> = await client.queue.stats(after === undefined ? {} : { after });
+    found.push(...page.queues.filter((each) => isMeant(each.queue)));
+    if (page.next === undefined) return found;
+    after = page.next;
+  }
+}
+
+type QueueStats = Result<"queue.stats">["queues"][number];
 
 /** How the claims that were worked on have ended. */
 class Outcomes {

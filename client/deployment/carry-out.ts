@@ -4,6 +4,7 @@ import type { Connection } from "../connection/connection.js";
 import { stringify } from "../connection/json-text.js";
 import { callListener } from "../work/listeners.js";
 import { Postpone } from "../work/postpone.js";
+import { textOfThrown } from "../work/thrown.js";
 import { CommandError, type Handlers, type ReceivedCommand, type ServeOptions } from "./receive.js";
 
 /** By how many bytes a request is longer than the answer it carries, at most. */
@@ -90,9 +91,9 @@ function isUploaded(params: unknown): boolean {
 export const HANDLER_ERROR = { status: "error", code: "HANDLER_ERROR" } as const;
 
 function errorAnswer(error: unknown): ErrorResponse {
-  const message = (error instanceof Error ? error.message : String(error)).slice(0, MAX_MESSAGE_LENGTH);
+  const message = textOfThrown(error, MAX_MESSAGE_LENGTH);
   if (!(error instanceof CommandError)) return { ...HANDLER_ERROR, message };
-  const code = error.code.slice(0, MAX_ANSWER_CODE_LENGTH);
+  const code = textOfThrown(error.code, MAX_ANSWER_CODE_LENGTH) || HANDLER_ERROR.code;
   try {
     const details = JSON.parse(JSON.stringify(error.details ?? null));
     return { status: "error", code, message, ...(details === null ? {} : { details }) };

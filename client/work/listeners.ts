@@ -1,3 +1,5 @@
+import { textOfThrown } from "./thrown.js";
+
 /** Calls a listener of the application. Its errors are for the application to see, and end nothing here. */
 export function callListener<A extends unknown[]>(listener: (...args: A) => void, ...args: A): void {
   try {
@@ -11,5 +13,5 @@ export function callListener<A extends unknown[]>(listener: (...args: A) => void
 
 /** Shows trouble that the application has no listener for, and ends nothing. */
 export function warn(error: unknown): void {
-  process.emitWarning(error instanceof Error ? error.message : String(error), "PawlWarning");
+  process.emitWarning(textOfThrown(error), "PawlWarning");
 }

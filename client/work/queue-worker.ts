@@ -1,12 +1,14 @@
-import { PawlError } from "@pawl/protocol/errors";
+import { PawlError, shown } from "@pawl/protocol/errors";
 import { EACH, textsAt } from "@pawl/protocol/json-text";
 import { DEFAULT_LEASE_MS, MAX_BATCH_DELAY_MS, MAX_LAST_ERROR_LENGTH } from "@pawl/protocol/limits";
 import type { NotificationParams, Params, Result } from "@pawl/protocol/types";
 import type { Connection } from "../connection/connection.js";
+import { JsonText, stringify } from "../connection/json-text.js";
 import { HeldGrant, isLoss, type ReleaseOn } from "../grants/held-grant.js";
 import { defaultOwner } from "../grants/owner.js";
 import { callListener, warn } from "./listeners.js";
 import { Postpone } from "./postpone.js";
+import { hasText, textOfThrown } from "./thrown.js";
 import { ASK_WAIT_MS, WorkerPool, type WorkHandle } from "./worker-pool.js";
 
 type Claim = NonNullable<Result<"queue.claim">["claim"]>;
@@ -79,7 +81,8 @@ export interface WorkOptions {
   releaseOn?: ReleaseOn;
   /**
    * How long a batch rests after its handler threw, in milliseconds, given its counted attempts; by default as it, or
-   * else its queue, was configured: at first for up to a second, then for twice as long each time.
+   * else its queue, was configured: at first for up to a second, then for twice as long each time. So it does, too,
+   * where the function throws or gives no number, which `onError` is told.
    */
   retryDelayMs?: number | ((attempts: number) => number);
   /**
@@ -97,7 +100,10 @@ export interface WorkOptions {
   onCancel?: (work: Work) => void;
   /** Told of what a handler threw, before the batches are given back. */
   onFailure?: (error: unknown, work: Work) => void;
-  /** Told of trouble with the daemon: claims that are lost or cannot be had. By default it is a process warning. */
+  /**
+   * Told of trouble with the daemon: claims that are lost or cannot be had; and of what keeps a failure from being told
+   * as it is: a `retryDelayMs` that throws, or a thrown value without a text. By default it is a process warning.
+   */
   onError?: (error: unknown, work?: Work) => void;
 }
 
@@ -200,7 +206,7 @@ class QueueWorker<T> {
     try {
       if ("result" in outcome) {
         const refused = await this.#complete(grant, claim, outcome.result);
-        if (refused !== undefined) await this.#giveBack(grant, given, refused);
+        if (refused !== undefined) await this.#giveBack(grant, given, refused.why);
         else if (onComplete !== undefined) callListener(onComplete, given);
       } else {
         await this.#giveBack(grant, given, outcome.error);
@@ -239,16 +245,20 @@ class QueueWorker<T> {
     grant: HeldGrant,
     { claimId, leaseToken }: Claim,
     result: unknown,
-  ): Promise<Error | undefined> {
+  ): Promise<{ readonly why: unknown } | undefined> {
     // A claim that is lost by our clock only is completed all the same if nobody else has taken it: the daemon knows.
     if (grant.lost && !grant.overdue) throw grant.signal.reason;
-    const kept = result === undefined ? {} : { result };
+    let kept: { result?: JsonText };
+    try {
+      kept = keptOf(result);
+    } catch (why) {
+      return { why };
+    }
     try {
       await grant.endBy(() => this.#connection.call("queue.complete", { claimId, leaseToken, ...kept }));
     } catch (error) {
-      // No JSON, or more of it than a result may have.
-      if (error instanceof TypeError || (error instanceof PawlError && error.kind === "invalid_params"))
-        return error;
+      // More than a result may have.
+      if (error instanceof PawlError && error.kind === "invalid_params") return { why: error };
       throw error;
     }
     return undefined;
@@ -256,7 +266,7 @@ class QueueWorker<T> {
 
   async #giveBack(grant: HeldGrant, given: Work<T>, error: unknown): Promise<void> {
     const { claimId, leaseToken } = given.claim;
-    const { onFailure, onCancel, retryDelayMs } = this.#options;
+    const { onFailure, onCancel, onError = warn } = this.#options;
     const postponed = error instanceof Postpone;
     const cancelled = given.cancelled !== undefined;
     // A handler that ends because its claim is lost has not failed.
@@ -264,23 +274,48 @@ class QueueWorker<T> {
     if (!postponed && !cancelled && onFailure !== undefined) callListener(onFailure, error, given);
     // What was cancelled has ended at the latest with its grace: that is no loss.
     if (grant.lost && !cancelled) throw grant.signal.reason;
-    const how = postponed
-      ? { delayMs: error.delayMs }
-      : cancelled
-        ? {}
-        : {
-            error: textOf(error),
-            ...(retryDelayMs === undefined ? {} : { delayMs: restMs(retryDelayMs, given.batches) }),
-          };
+    const trouble: unknown[] = [];
+    const how = postponed ? { delayMs: error.delayMs } : cancelled ? {} : this.#failed(error, given, trouble);
     try {
       if (!grant.lost)
         await grant.endBy(() => this.#connection.call("queue.abandon", { claimId, leaseToken, ...how }));
     } catch (refusal) {
       // The claim was given back by a first try whose answer was lost, or was taken back: it is where it should be.
       if (!isLoss(refusal)) throw refusal;
+    } finally {
+      for (const each of trouble) callListener(onError, each, given);
     }
     if (cancelled && onCancel !== undefined) callListener(onCancel, given);
   }
+
+  /** How the batches are given back after a handler failed. What the application gave for that may fail, too. */
+  #failed(
+    error: unknown,
+    { claim, batches }: Work<T>,
+    trouble: unknown[],
+  ): Pick<Params<"queue.abandon">, "error" | "delayMs"> {
+    if (!hasText(error)) {
+      trouble.push(
+        new TypeError(`The handler of ${claim.claimId} threw what has no text.`, { cause: error }),
+      );
+    }
+    const { retryDelayMs } = this.#options;
+    const how = { error: textOfThrown(error, MAX_LAST_ERROR_LENGTH) || "unknown" };
+    if (retryDelayMs === undefined) return how;
+    try {
+      return { ...how, delayMs: restMs(retryDelayMs, batches) };
+    } catch (failure) {
+      trouble.push(failure);
+      return how;
+    }
+  }
+}
+
+/** The result of a handler as it is sent. Throws for one that is no JSON. */
+function keptOf(result: unknown): { result?: JsonText } {
+  // JSON has no functions, and none is a result.
+  const text: string | undefined = stringify(result);
+  return text === undefined ? {} : { result: new JsonText(text) };
 }
 
 /** Whoever cancels the work of a claim says so once; a renewal that says so tells nothing new. */
@@ -311,15 +346,14 @@ function lossOf({ claimId, cause, reason }: NotificationParams<"claim.lost">): P
   return new PawlError("claim_lost", `The claim ${claimId} has ended (${cause})${why}.`, { claimId });
 }
 
-/** How long batches rest, by how often the most tried of them has been tried, this time included. */
+/** How long batches rest, by how often the most tried of them has been tried, this time included. May throw. */
 function restMs(delayMs: NonNullable<WorkOptions["retryDelayMs"]>, batches: readonly Batch[]): number {
   const attempts = Math.max(...batches.map(({ attempt }) => attempt)) + 1;
-  const wanted = typeof delayMs === "number" ? delayMs : delayMs(attempts);
+  const wanted: unknown = typeof delayMs === "number" ? delayMs : delayMs(attempts);
+  if (typeof wanted !== "number" || Number.isNaN(wanted)) {
+    throw new TypeError(
+      `retryDelayMs has to give milliseconds, not ${typeof wanted === "number" ? wanted : shown(wanted)}.`,
+    );
+  }
   return Math.min(Math.max(0, Math.round(wanted)), MAX_BATCH_DELAY_MS);
-}
-
-/** An error of a handler as it is kept with the batches. */
-function textOf(error: unknown): string {
-  const text = error instanceof Error ? error.message || error.name : String(error);
-  return text.slice(0, MAX_LAST_ERROR_LENGTH).replace(/[\0\p{Surrogate}]/gu, "\uFFFD") || "unknown";
 }

@@ -6,6 +6,7 @@ import type { Connection } from "../connection/connection.js";
 import { HeldGrant } from "../grants/held-grant.js";
 import { askFor, type HoldOptions } from "../grants/hold.js";
 import { defaultOwner } from "../grants/owner.js";
+import { textOfThrown } from "./thrown.js";
 
 /** Which item is wanted: one by its name, or the first that is ready in these stages and has these labels. */
 export type ItemRequest = Pick<
@@ -117,8 +118,7 @@ async function giveUp(
   error: unknown,
 ): Promise<void> {
   const { name, fencingToken } = lease;
-  const reason =
-    `${error instanceof Error ? error.message : String(error)}`.slice(0, MAX_REASON_LENGTH) || "failed";
+  const reason = textOfThrown(error, MAX_REASON_LENGTH) || "failed";
   const claim = { fencingToken };
   const calls = [
     { method: "pipeline.write", params: { storyId, note: reason, claim } },

@@ -188,11 +188,16 @@ func (w *worker) perform(ctx context.Context, claimed json.RawMessage, asked tim
 		if result != nil {
 			params["result"] = result
 		}
-		if err := g.endBy("queue.complete", params); err != nil {
+		err := g.endBy("queue.complete", params)
+		if err == nil {
+			w.options.OnComplete(work)
+			return nil
+		}
+		if !errors.Is(err, Kind("invalid_params")) {
 			return err
 		}
-		w.options.OnComplete(work)
-		return nil
+		// No JSON, or more of it than a result may have: the work is not done.
+		failure, params = err, map[string]any{}
 	}
 	var postponed *PostponeError
 	if errors.As(failure, &postponed) {

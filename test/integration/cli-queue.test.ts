@@ -50,6 +50,9 @@ describe("the commands of queues", () => {
     expect(stdout).toBe(
       "What fails in set rests for 10 s, 1.5 times longer each time, up to 1 h, or a random part of it from half on.\n",
     );
+    expect((await run(["queue", "set", "once", "--max-attempts", "1"])).stdout).toBe(
+      "Batches of once are dead after 1 attempt.\n",
+    );
     const retry = { baseMs: 10_000, factor: 1.5, maxMs: 3_600_000, jitter: true };
     expect(await json(["queue", "set", "set", "--max-attempts", "3"])).toMatchObject({
       settings: { retry, maxAttempts: 3 },
@@ -269,6 +272,13 @@ describe("the commands of queues", () => {
     ],
     [["enqueue", "q", "1", "--merge-key", "group:g"], "--merge-key says with whom to --join; give both."],
     [
+      ["enqueue", "q", "1", "--join"],
+      "--join needs a --merge-key that says with whom: payload_default or group:NAME.",
+    ],
+    [["queue"], "Say what is to be done: set or show."],
+    [["schedule"], "Say what is to be done: set, list, get, rm, delete, run or next."],
+    [["queue", "set", "q", "--rate", "50"], "--rate takes COUNT/TIME, such as 50/s or 100/5m, not"],
+    [
       ["enqueue", "q", "1", "--join", "--merge-key", "g"],
       `--merge-key takes never, payload_default or group:NAME, not "g".`,
     ],
@@ -408,6 +418,12 @@ describe("the commands of queues", () => {
       stdout: "",
       stderr: "There is nothing to claim in nothing. pawl why nothing says more.\n",
     });
+    expect(await run(["claim", "nothing", "--wait", "5"])).toEqual({
+      code: REFUSED,
+      stdout: "",
+      stderr: "There was nothing to claim in nothing within 5 ms. pawl why nothing says more.\n",
+    });
+    expect((await run(["claim", "--help"])).stdout).not.toContain("user and program");
     expect(await run(["claim", "nothing", "--json"])).toEqual({
       code: REFUSED,
       stdout: '{"claim":null}\n',
@@ -518,6 +534,17 @@ describe("the commands of queues", () => {
     expect((await run(["retry", first])).stdout).toBe("1 batch is ready again.\n");
     expect((await run(["retry", "deadly", "--json"])).stdout).toBe('{"retried":1,"more":false}\n');
     expect((await run(["dead", "deadly", "--json"])).stdout).toBe('{"batches":[]}\n');
+    expect(await run(["retry", "deadly"])).toEqual({
+      code: DONE,
+      stdout: "",
+      stderr: "Nothing in deadly is dead.\n",
+    });
+    expect(await run(["retry", "nosuch"])).toEqual({
+      code: DONE,
+      stdout: "",
+      stderr: "There is no queue nosuch. A queue exists by being used.\n",
+    });
+    expect((await run(["retry", "nosuch", "--json"])).stdout).toBe('{"retried":0,"more":false}\n');
     const missing = await run(["retry", `qwb:${"0".repeat(64)}`]);
     expect([missing.code, missing.stderr]).toEqual([REFUSED, expect.stringContaining("[not_found]")]);
   });
@@ -585,7 +612,14 @@ describe("work", () => {
     expect(await ended(["urgent", "below/*", "--once", "--retry-delay", "1h"], "exit 1")).toMatchObject({
       code: 1,
     });
-    expect(await ended(["below/*", "--drain", "--jobs", "2"], "exit 0")).toEqual({ code: DONE, stderr: "" });
+    const drained = await ended(["below/*", "--drain", "--jobs", "2"], "exit 0");
+    expect(drained).toEqual({
+      code: DONE,
+      stderr: expect.stringMatching(
+        /^1 batch of below\/1 is left: what failed rests until [\d :-]+\. pawl why below\/1 says more\.\n$/,
+      ),
+    });
+    expect(await ended(["below/2", "--drain"], "exit 0")).toEqual({ code: DONE, stderr: "" });
     expect(await depths("below/2")).toMatchObject({ completed: 2 });
     for (const payload of ["1", "2", "3"]) await run(["enqueue", "failing", payload]);
     const { code, stderr } = await ended(
@@ -597,6 +631,47 @@ describe("work", () => {
       stderr: expect.stringContaining("2 claims failed in a row"),
     });
     expect(await depths("failing")).toMatchObject({ ready: 1 });
+  });
+
+  test.each<[reason: string, settings: string[], said: RegExp]>([
+    [
+      "rate",
+      ["queue", "set", "kept/rate", "--rate", "1/h"],
+      /^1 batch of kept\/rate is left: its rate is used up until /,
+    ],
+    [
+      "paused",
+      ["pause", "kept/paused"],
+      /^2 batches of kept\/paused are left: it is paused\. pawl why kept\/paused says/,
+    ],
+    [
+      "full",
+      ["queue", "set", "kept/full", "--max-claimed", "1"],
+      /^1 batch of kept\/full is left: it has 1 of 1 claims\./,
+    ],
+  ])("--drain says what is left in a queue by its %s", async (reason, settings, said) => {
+    const queue = `kept/${reason}`;
+    await run(settings);
+    await run(["enqueue", queue, "1", "2", "--each"]);
+    if (reason === "full") await run(["claim", queue, "--lease", "1h"]);
+    const { code, stderr } = await work(queue, ["--drain"], ["true"]).ended;
+    expect([code, stderr]).toEqual([DONE, expect.stringMatching(said)]);
+    const forPrograms = await work(queue, ["--drain", "--json"], ["true"]).ended;
+    expect(forPrograms).toEqual({ code: DONE, stdout: "", stderr: "" });
+  });
+
+  test("--drain says of several queues that more than one is not empty, in one line", async () => {
+    for (const queue of ["more/1", "more/2", "more/3"]) {
+      await run(["enqueue", queue, "1"]);
+      if (queue !== "more/3") await run(["pause", queue]);
+    }
+    const { code, stdout, stderr } = await work("more/*", ["--drain"], ["cat"]).ended;
+    expect({ code, stdout, stderr }).toEqual({
+      code: DONE,
+      stdout: "1\n",
+      stderr:
+        "1 batch of more/1 is left: it is paused. pawl why more/1 says more. 1 other queue has some left, too.\n",
+    });
   });
 
   test("loses nothing to a trouble that passes, and what always fails does not keep the others", async () => {

@@ -29,6 +29,32 @@ describe.skipIf(!hasTerminals)("on a terminal", () => {
     expect(code).toBe(7);
   });
 
+  test("pawl events says what it follows and how to end it, and not where a program reads", async () => {
+    const enqueue = () => pawl(["enqueue", "told", "1"], { socket: socket() });
+    const args = ["events", "queue:told", "--socket", socket()];
+    const run = onTerminal([PAWL, ...args]);
+    await run.printed(/Following queue:told\. Ctrl-C ends it\./);
+    await until(async () => {
+      await enqueue();
+      return run.stdout.includes("enqueued");
+    });
+    run.type(CTRL_C);
+    await run.ended;
+    for (const command of [
+      [PAWL, ...args, "--json"],
+      ["sh", "-c", '"$@" | cat', "sh", PAWL, ...args],
+    ]) {
+      const other = onTerminal(command);
+      await until(async () => {
+        await enqueue();
+        return other.stdout.includes("enqueued");
+      });
+      expect(other.stdout).not.toContain("Following");
+      other.type(CTRL_C);
+      await other.ended;
+    }
+  });
+
   test("a password is typed without being shown", async () => {
     const ask = "import getpass; print('length', len(getpass.getpass()))";
     const run = lock("password", "python3", "-c", ask);

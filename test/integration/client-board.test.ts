@@ -17,6 +17,14 @@ test("withItem claims an item, finishes it when its function returns, and takes 
   const { item, notes } = await client.pipeline.read({ storyId: "A", notes: 1 });
   expect(item).toMatchObject({ stage: "1_backlog", agent: null, retryCount: 1, ready: true });
   expect(notes).toMatchObject([{ agent: "ana", text: "no disk" }]);
+  const mute = client.withItem(request, () => {
+    throw Object.create(null);
+  });
+  await expect(mute).rejects.toSatisfy((thrown) => Object.getPrototypeOf(thrown) === null);
+  expect(await client.pipeline.read({ storyId: "A", notes: 2 })).toMatchObject({
+    item: { stage: "1_backlog", agent: null, retryCount: 2, ready: true },
+    notes: [{ text: "no disk" }, { text: "object that has no text" }],
+  });
   const done = await client.withItem(request, ({ item: { storyId, stage }, finishWith }) => {
     finishWith({ toStage: "3_qa", note: "merged" });
     return `${storyId} ${stage}`;

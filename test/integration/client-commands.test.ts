@@ -57,6 +57,8 @@ const calculator: CommandHandlers<Calculator> = {
   fail: ({ how }) => {
     if (how === "plain") throw new Error("it is broken");
     if (how === "text") throw "only text";
+    if (how === "mute") throw Object.create(null);
+    if (how === "odd") throw new CommandError(17 as never, "A number is no code.");
     if (how === "postponed") throw new Postpone();
     throw new CommandError("NO_SUCH_THING", "There is no such thing.", { how });
   },
@@ -154,6 +156,10 @@ describe.each(WAYS)("by %s", (way) => {
     const plain = await failure(send(d, "fail", { how: "plain" }));
     expect(plain).toMatchObject({ state: "FAILED", code: "HANDLER_ERROR", message: "it is broken" });
     expect(await failure(send(d, "fail", { how: "text" }))).toMatchObject({ message: "only text" });
+    const mute = await failure(send(d, "fail", { how: "mute" }));
+    expect(mute).toMatchObject({ code: "HANDLER_ERROR", message: "object that has no text" });
+    const odd = await failure(send(d, "fail", { how: "odd" }));
+    expect(odd).toMatchObject({ code: "17", message: "A number is no code." });
     const chosen = await failure(send(d, "fail", { how: "chosen" }));
     expect(chosen).toMatchObject({
       code: "NO_SUCH_THING",
@@ -161,7 +167,7 @@ describe.each(WAYS)("by %s", (way) => {
       details: { how: "chosen" },
     });
     expect(chosen.commandId).toMatch(/^cmd_/);
-    expect(failures).toHaveLength(3);
+    expect(failures).toHaveLength(5);
 
     const unknown = await failure(send(d, "subtract"));
     expect(unknown).toMatchObject({ code: "UNKNOWN_COMMAND", message: `${d} does not know subtract.` });

@@ -282,6 +282,87 @@ describe("a handler that throws", () => {
     expect(pauses[1]).toBeGreaterThanOrEqual(399);
   });
 
+  test("gives its batch back with what can be said, whatever it threw and whatever fails then", async () => {
+    const { place } = shared();
+    const pawl = await client(place);
+    const mute = Object.defineProperty(new Error(), "message", {
+      get(): string {
+        throw new Error("no message");
+      },
+    });
+    const thrown = [Object.create(null), mute, new Error("plain"), new Error("plain"), new Error("plain")];
+    const rests = [
+      () => 0,
+      () => 0,
+      () => {
+        throw new RangeError("no rest");
+      },
+      () => Number.NaN,
+      () => "soon" as never,
+    ];
+    const trouble: [error: unknown, payload: unknown][] = [];
+    let at = 0;
+    await enqueue(pawl, q, Object.keys(thrown), { maxAttempts: 1 });
+    working(
+      pawl,
+      q,
+      ({ payloads }) => {
+        at = Number(payloads[0]);
+        throw thrown[at];
+      },
+      {
+        retryDelayMs: () => rests[at]?.() ?? 0,
+        onError: (error, work) => trouble.push([error, work?.payloads[0]]),
+      },
+    );
+    await untilDepths(pawl, q, { dead: 5 });
+    const { batches } = await pawl.queue.list({ queue: q });
+    expect(batches.map(({ lastError }) => lastError)).toEqual([
+      "object that has no text",
+      "object that has no text",
+      "plain",
+      "plain",
+      "plain",
+    ]);
+    await expect.poll(() => trouble).toHaveLength(5);
+    expect(trouble.map(([, payload]) => payload)).toEqual(["0", "1", "2", "3", "4"]);
+    const errors = trouble.map(([error]) => error as Error);
+    expect(errors.slice(0, 2).map(({ cause }) => cause)).toEqual(thrown.slice(0, 2));
+    expect(errors.slice(2).map(({ message }) => message)).toEqual([
+      "no rest",
+      "retryDelayMs has to give milliseconds, not NaN.",
+      'retryDelayMs has to give milliseconds, not "soon".',
+    ]);
+  });
+
+  test("rests as its queue says when retryDelayMs throws", async () => {
+    const { place } = shared();
+    const pawl = await client(place);
+    await pawl.queue.configure({ queue: q, retry: { baseMs: 3_600_000, jitter: false } });
+    await enqueue(pawl, q, [1]);
+    const failing = (): never => {
+      throw new Error("it fails");
+    };
+    working(pawl, q, failing, { retryDelayMs: failing });
+    await untilDepths(pawl, q, { scheduled: 1 });
+    const { batches } = await pawl.queue.list({ queue: q });
+    expect(batches[0]).toMatchObject({ attempt: 1, lastError: "it fails" });
+    expect(batches[0]?.availableAt).toBeGreaterThan((await pawl.daemon.ping()).now + 3_000_000);
+  });
+
+  test("gives back a result whose JSON cannot be made", async () => {
+    const { place } = shared();
+    const pawl = await client(place);
+    await enqueue(pawl, q, [1], { maxAttempts: 1 });
+    const toJSON = (): never => {
+      throw new RangeError("no JSON of it");
+    };
+    const worker = working(pawl, q, () => ({ toJSON }));
+    await untilDepths(pawl, q, { dead: 1 });
+    expect((await pawl.queue.list({ queue: q })).batches[0]?.lastError).toBe("no JSON of it");
+    expect(worker.trouble).toEqual([]);
+  });
+
   test("may postpone the work: no attempt is counted", async () => {
     const { place } = shared();
     const pawl = await client(place);

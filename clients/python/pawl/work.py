@@ -47,8 +47,13 @@ class Work(Grant):
             raise self.reason or failure or AssertionError
         if failure is None and task is not None:
             # A claim that is lost by our clock only is completed all the same, if nobody else has taken it.
-            await self._end_by("queue.complete", only_given({"result": task.result()}))
-            return True
+            try:
+                await self._end_by("queue.complete", only_given({"result": task.result()}))
+                return True
+            except PawlError as error:
+                if error.kind != "invalid_params":
+                    raise
+                failure = error  # No JSON, or more of it than a result may have: the work is not done.
         how: Dict[str, Any] = {}
         if isinstance(failure, Postpone):
             how = {"delayMs": round(failure.delay * 1000)}
@@ -318,5 +323,9 @@ async def send_pieces(connection: Connection, envelope: CommandExecuteParams, te
 
 def _text_of(error: BaseException, max_length: int) -> str:
     """The text of an error as the daemon takes it, which counts its length in UTF-16: up to two units for each."""
-    text = (str(error) or type(error).__name__)[: max_length // 2]
+    try:
+        text = str(error)
+    except Exception:  # The class of the application that has no text, or fails to make one.
+        text = ""
+    text = (text or type(error).__name__)[: max_length // 2]
     return text.encode(errors="replace").decode().replace("\0", "?")

@@ -31,6 +31,22 @@ def said(error):
     return what
 
 
+class Unsayable(Exception):
+    def __str__(self):
+        raise RuntimeError("it has no text")
+
+
+class Odd:
+    """No JSON."""
+
+
+def failed(task):
+    """Fails as a task wants it, or returns the result that it wants."""
+    if "fail" in task:
+        raise ValueError(task["fail"]) if task["fail"] else Unsayable()
+    return Odd() if task.get("odd") else None
+
+
 # Blocking.
 
 
@@ -61,12 +77,12 @@ def work(client, queue, lease_ms):
     def handler(work):
         task = work.payloads[0]
         say(begun=task["name"])
-        if "fail" in task:
-            raise ValueError(task["fail"])
+        result = failed(task)
         while "until" in task and not os.path.exists(task["until"]):
             if work.stopped.wait(0.01):
                 say(stopped=task["name"], kind=work.reason.kind)
                 work.check()
+        return result
 
     worker = client.work(
         queue,
@@ -163,14 +179,14 @@ class Asynchronous:
         async def handler(work):
             task = work.payloads[0]
             say(begun=task["name"])
-            if "fail" in task:
-                raise ValueError(task["fail"])
+            result = failed(task)
             try:
                 while "until" in task and not os.path.exists(task["until"]):
                     await asyncio.sleep(0.01)
             except asyncio.CancelledError:
                 say(stopped=task["name"], kind=work.reason.kind)
                 raise
+            return result
 
         worker = client.work(
             queue,

@@ -130,8 +130,9 @@ func calls(ctx context.Context, client *pawl.Client, _ []string) error {
 
 type task struct {
 	Name  string
-	Fail  string
+	Fail  *string
 	Until string
+	Odd   bool
 }
 
 func taskOf(work *pawl.Work) (t task) {
@@ -145,8 +146,11 @@ func work(ctx context.Context, client *pawl.Client, args []string) error {
 	handler := func(ctx context.Context, work *pawl.Work) (any, error) {
 		t := taskOf(work)
 		say(fields{"begun": t.Name})
-		if t.Fail != "" {
-			return nil, errors.New(t.Fail)
+		if t.Fail != nil {
+			return nil, errors.New(*t.Fail)
+		}
+		if t.Odd {
+			return func() {}, nil // No JSON.
 		}
 		for t.Until != "" {
 			if _, err := os.Stat(t.Until); err == nil {
