@@ -90,31 +90,6 @@ export function closeToOthers(path: string): string | undefined {
   return wider;
 }
 
-/**
- * Takes the files of a database from all but their owner: SQLite makes its log with the mode of the database. They come
- * with a wider one where an operator has put a copy in its place. Refuses with `forbidden` files of another user.
- *
- * @returns the database's mode, if it was wider.
- */
-export function closeToOthers(path: string): string | undefined {
-  const uid = process.geteuid?.() ?? 0;
-  let wider: string | undefined;
-  for (const suffix of DATABASE_SUFFIXES) {
-    const file = `${path}${suffix}`;
-    const found = lstatSync(file, { throwIfNoEntry: false });
-    if (found === undefined || !found.isFile()) continue;
-    if (found.uid !== uid) {
-      throw forbidden(
-        `${file} belongs to the user with uid ${found.uid}, and we are uid ${uid}. Give it to us (chown ${uid}), or start pawld as that user.`,
-      );
-    }
-    if ((found.mode & OTHERS_MODE) === 0) continue;
-    chmodSync(file, OWN_MODE);
-    if (suffix === "") wider = octal(found.mode);
-  }
-  return wider;
-}
-
 /** Refuses with `unavailable` a directory whose locks and shared memory do not hold between machines. */
 export function checkFileSystem(path: string): void {
   const directory = dirname(path);
