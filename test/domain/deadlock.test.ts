@@ -9,9 +9,6 @@ import type { Store } from "../../daemon/dist/store/store.js";
 import { InProcess } from "../in-process.js";
 import { sized } from "../long-form.js";
 
-/** Of the long form, beside other work. */
-const TIME_LIMIT_MS = 1_800_000;
-
 const ROOT = "/tree";
 const WAIT_MS = 3_600_000;
 /** No requests of a test have so much to be done together, however little of that a turn does. */
@@ -717,7 +714,7 @@ test("in any history a wait is refused where it could never end, and all others 
   // There is something to refuse, and more that is not.
   expect(sum(refused)).toBeGreaterThan(100);
   expect(sum(waited)).toBeGreaterThan(sum(refused));
-}, TIME_LIMIT_MS);
+}, 1_800_000);
 
 test("a hold that comes between two waits of a turn counts for the second", async () => {
   const world = new World({ 11: 10 });
@@ -800,7 +797,7 @@ test("waits that begin in one turn are refused as those that begin in turns of t
     { numRuns: sized(3000, 30) },
   );
   expect(refused).toBeGreaterThan(0);
-}, TIME_LIMIT_MS);
+}, 1_800_000);
 
 test("waits are refused in turns that have no time as in those that have", async () => {
   await fc.assert(
@@ -811,7 +808,7 @@ test("waits are refused in turns that have no time as in those that have", async
     }),
     { numRuns: sized(3000, 12) },
   );
-}, TIME_LIMIT_MS);
+}, 1_800_000);
 
 /** Whose children an actor is, the nearest first. */
 function ancestorsIn(family: Readonly<Record<number, number>>, actor: number): number[] {
@@ -870,4 +867,4 @@ test("of waits that begin together none is for ever, however little time turns h
     ),
     { numRuns: sized(3000, 30) },
   );
-}, TIME_LIMIT_MS);
+}, 1_800_000);
