@@ -382,7 +382,7 @@ const op = fc.oneof(
 test.each([
   ["a store that answers at once", InProcess],
   ["a store that answers later", AsynchronousInProcess],
-])("%s: as the model says", async (_, Daemon) => {
+])("%s: as the model says", { timeout: 900_000 }, async (_, Daemon) => {
   await fc.assert(
     fc.asyncProperty(fc.array(op, { minLength: 20, maxLength: 40, size: "max" }), async (ops) => {
       const world = new World(Daemon);
