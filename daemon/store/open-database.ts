@@ -97,8 +97,8 @@ export interface OpenDatabase {
   /** Throws when others have moved, removed or replaced a file of the database (a failure of kind `broken`). */
   checkFiles(): void;
   /**
-   * The first thing of a life that writes: moves what the life before has left in the write-ahead log into the database,
-   * which takes long after a crash under load.
+   * The first thing of a life that writes: moves what the life before has left in the write-ahead log into the
+   * database, which takes long after a crash under load.
    */
   begin(): void;
   /** The last thing of a life that writes: everything moves into the database file. */

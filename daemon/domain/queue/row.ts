@@ -187,8 +187,8 @@ function doneText({ progress, checkpoint, result }: ShownMore): string {
 }
 
 /**
- * Throws `Damaged` for a batch as it is kept whose text would be no JSON, as after a bit of the database has flipped: then its
- * reply is an error, and those that travel with it are not damaged.
+ * Throws `Damaged` for a batch as it is kept whose text would be no JSON, as after a bit of the database has flipped:
+ * then its reply is an error, and those that travel with it are not damaged.
  */
 export function checkKept(row: Omit<BatchRow, "payload_bytes">): void {
   const what = `The batch with enqueueSeq ${row.enqueue_seq}`;
