@@ -32,11 +32,10 @@ test.each([
     reader.call("queue.stats", { queue: "damaged" }),
   ]);
   for (const { data, message } of [refusedClaim, refusedList, refusedLease]) {
-    const { reference } = data as unknown as { reference: string };
     expect(data).toEqual({ kind: "internal", retryable: false, reference: expect.any(String) });
     expect(message).toMatch(/^The (batch with enqueueSeq 1|command cmd_\S+) is damaged in the database: /);
     expect(message).toContain("`pawl check` lists all that is damaged");
-    expect(message).toContain(reference);
+    expect(message).toContain(String(data.reference));
   }
   expect(claimed.claim?.batches[0]?.payloads).toEqual(["whole"]);
   expect(listed.queues[0]).toMatchObject({ ready: 1, claimed: 0 });
