@@ -15,10 +15,9 @@ import { makeState } from "./hostile/state.js";
 
 const CONNECTIONS = [1, 10, 100];
 const QUICK_CONNECTIONS = [10];
-/** Of 500 calls of each kind the p99 is the fifth longest: one stall, which several calls meet, does not make it. */
-const ATTACK_MS = 10_000;
+const ATTACK_MS = 3000;
 const QUICK_ATTACK_MS = 1500;
-const ALONE_MS = 10_000;
+const ALONE_MS = 5000;
 /** Stalls that closing brings about count too. */
 const CLOSING_MS = 500;
 const LOOK_AT_MEMORY_MS = 50;
