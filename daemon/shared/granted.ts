@@ -29,7 +29,7 @@ export interface GrantedOptions {
   /** Something is held for a shorter time than all before. */
   readonly onShorter: () => void;
   /**
-   * Holders were told, because the database is away.
+   * Holders were told, because the database is away or silent.
    *
    * @param endWithLife true if something of it ends once others take this daemon for dead, as they may now.
    */

@@ -216,7 +216,7 @@ export class Place implements LinesPlace {
         if (this.#life !== undefined) this.#others.lookMoreOften(this.#life);
       },
     });
-    this.#silence = new Silence(shortestMs, (forMs) => this.#isSilent(forMs));
+    this.#silence = new Silence(shortestMs, (forMs) => this.#fellSilent(forMs));
     this.#others = new OtherDaemons({
       url,
       shown,
@@ -832,7 +832,7 @@ export class Place implements LinesPlace {
   }
 
   /** The database has not answered for so long: it is away, or before that holders of short grants are told. */
-  #isSilent(forMs: number): void {
+  #fellSilent(forMs: number): void {
     const { heardAt } = this.#silence;
     if (forMs >= MIN_SILENT_MS || this.#granted.losesLife(heardAt)) {
       this.lost(new Error(`it has not answered for ${Math.round(forMs)} ms`));

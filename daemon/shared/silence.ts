@@ -1,4 +1,4 @@
-// A database that is silent is away: calls are refused instead of waiting for it, and holders are told in time.
+// A database that is silent: holders are told in time, and once it is away calls are refused instead of waiting for it.
 import { elapsed } from "../clock.js";
 import { TOLD_AFTER_PART } from "./held.js";
 

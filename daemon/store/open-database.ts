@@ -63,7 +63,7 @@ export interface DatabaseOptions {
     acceptNetwork: boolean;
     /** Told what an operator should know of the witness, and of a copy. */
     onWitness: (message: string, details: object) => void;
-    /** Told that others could do with the database what its mode said. */
+    /** Told of a database that its mode had open to others, which it is no longer; the mode in octal. */
     onWiderMode: (path: string, mode: string) => void;
   };
   /** Told before each step that brings the tables up to date, with the bytes of the database. */
