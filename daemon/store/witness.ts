@@ -7,9 +7,9 @@ import {
   lstatSync,
   openSync,
   readFileSync,
-  writeSync,
+  writeFileSync,
 } from "node:fs";
-import { elapsed } from "../clock.js";
+import { FileInSteps, removePartial } from "./file-in-steps.js";
 import { replaceFile } from "./new-file.js";
 import { systemCode } from "./system-code.js";
 
@@ -39,9 +39,13 @@ export type Counter = `${string}/${string}` | "enqueueSeq" | "queueToken" | "lea
 const FIRST_NUMBERS = 100;
 const FIRST_TOKENS = 100_000;
 const MOST_AHEAD = 1_000_000;
-/** Numbers are written down so long after they were reached, and not more often than takes this part of the time. */
+/** Numbers are written down so long after they were reached. */
 const REFRESH_MS = 10_000;
-const REFRESH_SHARE = 0.002;
+/** So many lines are made at a time, in a millisecond or less: between them the daemon answers. */
+const STEP_LINES = 256;
+const STEP_PAUSE_MS = 10;
+/** The file is written whole, without the lines that no longer count, once it is twice as long and this. */
+const SPARE_BYTES = 64 * 1024;
 
 /** One line of the file for each counter; of several for one the last counts. */
 interface Line {
@@ -50,6 +54,8 @@ interface Line {
   readonly value: number;
   /** Not passed before a higher one is on disk. */
   readonly bound: number;
+  /** When, if it was after the head and all lines before. */
+  readonly writtenAt?: number;
 }
 
 /** The first line of the file. */
@@ -63,7 +69,7 @@ interface Head {
   readonly starts: number;
 }
 
-/** The content of the file. */
+/** The content of the file; it was written last at `writtenAt`. */
 export interface Testimony extends Pick<Head, "database" | "writtenAt" | "starts"> {
   readonly counters: ReadonlyMap<Counter, Pick<Line, "value" | "bound">>;
 }
@@ -97,17 +103,22 @@ function parse(text: string): Testimony | "unreadable" {
   if (witness !== 1 || typeof database !== "string") return "unreadable";
   if (!Number.isSafeInteger(writtenAt) || !Number.isSafeInteger(starts)) return "unreadable";
   const counters = new Map<Counter, Pick<Line, "value" | "bound">>();
+  let lastAt = writtenAt;
   for (const line of lines) {
-    const { counter, value, bound } = JSON.parse(line) as Line;
+    const { counter, value, bound, writtenAt: at = lastAt } = JSON.parse(line) as Line;
     if (typeof counter !== "string" || !Number.isSafeInteger(value) || !(bound >= value)) return "unreadable";
+    if (!Number.isSafeInteger(at)) return "unreadable";
     counters.set(counter, { value, bound });
+    lastAt = at;
   }
-  return { database, writtenAt, starts, counters };
+  return { database, writtenAt: lastAt, starts, counters };
 }
 
 /**
  * Keeps the witness of an open database. A bound is on disk before a commit passes it, so whatever the database ever
  * gave is not above the bounds; the values are written down a while after they were reached, and at an orderly stop.
+ * Whatever is new is appended. The file is written whole at the start, and when it has become long: that in steps,
+ * since there may be 100,000 counters.
  */
 export class Witness {
   readonly #path: string;
@@ -117,10 +128,19 @@ export class Witness {
   readonly #values: Map<Counter, number>;
   readonly #bounds = new Map<Counter, number>();
   readonly #ahead = new Map<Counter, number>();
+  /** Counters whose values were committed and are not written down. */
+  readonly #unsaid = new Set<Counter>();
   /** The file, open to be appended to: kept, so that the witness can be written where no descriptor is left. */
   #file: number | undefined;
+  /** How long that is, and was when it was written whole. */
+  #bytes = 0;
+  #wholeBytes = 0;
+  /** What was appended last is perhaps not there, or in part: nothing can be appended to that. */
+  #isTorn = false;
   #refreshing: NodeJS.Timeout | undefined;
-  #pauseMs = REFRESH_MS;
+  #rewriting: FileInSteps | undefined;
+  /** What was appended since that began, which it may have passed. */
+  readonly #meanwhile = new Set<Counter>();
 
   /**
    * @param database its name, which no other has.
@@ -140,6 +160,7 @@ export class Witness {
   begin(starts: number): void {
     this.#starts = starts;
     try {
+      removePartial(this.#path);
       this.#write();
     } catch (error) {
       throw new WitnessNotWritten(error as NodeJS.ErrnoException);
@@ -157,7 +178,7 @@ export class Witness {
     }
     if (passed.size === 0) return;
     try {
-      this.#append(passed);
+      this.#append(passed, this.#lines(passed.keys(), passed));
     } catch {
       // Whatever of it was written, or whoever removed the file: it is written whole.
       try {
@@ -166,7 +187,6 @@ export class Witness {
         throw new WitnessNotWritten(error as NodeJS.ErrnoException);
       }
     }
-    for (const [counter, bound] of passed) this.#bounds.set(counter, bound);
   }
 
   /** After the commit. */
@@ -174,61 +194,92 @@ export class Witness {
     if (reached.size === 0) return;
     for (const [counter, value] of reached) {
       // Tokens of one name go up from where that name is.
-      if (value > (this.#values.get(counter) ?? 0)) this.#values.set(counter, value);
+      if (value <= (this.#values.get(counter) ?? 0)) continue;
+      this.#values.set(counter, value);
+      this.#unsaid.add(counter);
     }
-    this.#refreshing ??= setTimeout(() => this.#refresh(), this.#pauseMs).unref();
+    if (this.#unsaid.size > 0) this.#refreshing ??= this.#refreshIn(REFRESH_MS);
   }
 
   /** The last word of this life, after its last commit. */
   stop(): void {
     clearTimeout(this.#refreshing);
-    this.#write();
+    this.#rewriting?.giveUp();
+    if (this.#unsaid.size === 0) return;
+    try {
+      this.#say([...this.#unsaid]);
+    } catch {
+      this.#write();
+    }
   }
 
   close(): void {
     clearTimeout(this.#refreshing);
+    this.#rewriting?.giveUp();
     this.#letGo();
+  }
+
+  #refreshIn(pauseMs: number): NodeJS.Timeout {
+    return setTimeout(() => this.#refresh(), pauseMs).unref();
   }
 
   #refresh(): void {
     this.#refreshing = undefined;
-    const start = elapsed();
     try {
-      this.#write();
+      if (this.#unsaid.size > 0) this.#say(firstOf(this.#unsaid, STEP_LINES));
+      if (this.#unsaid.size > 0) this.#refreshing = this.#refreshIn(STEP_PAUSE_MS);
+      else if (this.#bytes > 2 * this.#wholeBytes + SPARE_BYTES) this.#rewrite();
     } catch {
       // The bounds that are on disk hold all the same.
+      this.#rewrite();
     }
-    this.#pauseMs = Math.max(REFRESH_MS, (elapsed() - start) / REFRESH_SHARE);
+  }
+
+  /** Appends what the counters have reached, with bounds as far above that as ever. */
+  #say(counters: readonly Counter[]): void {
+    const bounds = new Map(counters.map((counter) => [counter, this.#boundOf(counter)]));
+    const lines = this.#lines(counters.slice(0, -1), bounds);
+    const last = counters.slice(-1).map(
+      (counter): Line => ({
+        ...this.#line(counter, bounds),
+        writtenAt: this.#wallMs(),
+      }),
+    );
+    this.#append(bounds, `${lines}${textOf(last)}`);
+    for (const counter of counters) this.#unsaid.delete(counter);
   }
 
   /** Throws also when the file that is open has lost its name. */
-  #append(bounds: ReadonlyMap<Counter, number>): void {
+  #append(bounds: ReadonlyMap<Counter, number>, lines: string): void {
     const file = this.#file ?? openToAppend(this.#path);
     this.#file = file;
     const [open, named] = [fstatSync(file), lstatSync(this.#path)];
     if (open.ino !== named.ino || open.dev !== named.dev) throw new Error(`${this.#path} was replaced`);
-    writeSync(file, [...bounds].map(([counter, bound]) => this.#line(counter, bound)).join(""));
+    if (this.#isTorn) throw new Error(`${this.#path} ends within a line`);
+    this.#isTorn = true;
+    writeFileSync(file, lines);
     fdatasyncSync(file);
+    this.#isTorn = false;
+    this.#bytes += lines.length;
+    for (const [counter, bound] of bounds) {
+      this.#bounds.set(counter, bound);
+      if (this.#rewriting !== undefined) this.#meanwhile.add(counter);
+    }
   }
 
   /** @param raised bounds that take the place of what they were. */
   #write(raised: ReadonlyMap<Counter, number> = new Map()): void {
-    const bounds = new Map([...this.#bounds, ...raised]);
-    for (const [counter, value] of this.#values) {
-      const bound = boundAbove(value, this.#ahead.get(counter) ?? firstAhead(counter));
-      bounds.set(counter, Math.max(bound, bounds.get(counter) ?? 0));
-    }
-    const head: Head = {
-      witness: 1,
-      database: this.#database,
-      writtenAt: this.#wallMs(),
-      starts: this.#starts,
-    };
-    const lines = [...bounds].map(([counter, bound]) => this.#line(counter, bound));
+    this.#rewriting?.giveUp();
+    const bounds = new Map(this.#bounds);
+    for (const counter of this.#values.keys()) bounds.set(counter, this.#boundOf(counter));
+    for (const [counter, bound] of raised) bounds.set(counter, bound);
     // Its descriptor may be the last there is, and the new file needs one.
     this.#letGo();
-    replaceFile(this.#path, `${JSON.stringify(head)}\n${lines.join("")}`, { durable: true });
+    const text = `${this.#head()}${this.#lines(bounds.keys(), bounds)}`;
+    replaceFile(this.#path, text, { durable: true });
+    this.#isWhole(text.length);
     for (const [counter, bound] of bounds) this.#bounds.set(counter, bound);
+    this.#unsaid.clear();
     try {
       this.#file = openToAppend(this.#path);
     } catch {
@@ -236,15 +287,76 @@ export class Witness {
     }
   }
 
+  /** Writes it whole without having anybody wait. */
+  #rewrite(): void {
+    this.#rewriting?.giveUp();
+    this.#meanwhile.clear();
+    this.#rewriting = new FileInSteps(this.#path, this.#wholeInSteps(), {
+      last: () => this.#lines(this.#meanwhile, this.#bounds),
+      named: (file, bytes) => {
+        this.#letGo();
+        this.#file = file;
+        this.#isWhole(bytes);
+      },
+      ended: () => {
+        this.#rewriting = undefined;
+      },
+    });
+  }
+
+  *#wholeInSteps(): Generator<string, void> {
+    yield this.#head();
+    const counters = [...this.#bounds.keys()];
+    for (let from = 0; from < counters.length; from += STEP_LINES)
+      yield this.#lines(counters.slice(from, from + STEP_LINES), this.#bounds);
+  }
+
+  #isWhole(bytes: number): void {
+    this.#isTorn = false;
+    this.#bytes = bytes;
+    this.#wholeBytes = bytes;
+  }
+
   #letGo(): void {
     if (this.#file !== undefined) closeSync(this.#file);
     this.#file = undefined;
   }
 
-  #line(counter: Counter, bound: number): string {
-    const line: Line = { counter, value: this.#values.get(counter) ?? 0, bound };
-    return `${JSON.stringify(line)}\n`;
+  #boundOf(counter: Counter): number {
+    const bound = boundAbove(this.#values.get(counter) ?? 0, this.#ahead.get(counter) ?? firstAhead(counter));
+    return Math.max(bound, this.#bounds.get(counter) ?? 0);
   }
+
+  #head(): string {
+    const head: Head = {
+      witness: 1,
+      database: this.#database,
+      writtenAt: this.#wallMs(),
+      starts: this.#starts,
+    };
+    return textOf([head]);
+  }
+
+  #lines(counters: Iterable<Counter>, bounds: ReadonlyMap<Counter, number>): string {
+    return textOf([...counters].map((counter) => this.#line(counter, bounds)));
+  }
+
+  #line(counter: Counter, bounds: ReadonlyMap<Counter, number>): Line {
+    return { counter, value: this.#values.get(counter) ?? 0, bound: bounds.get(counter) as number };
+  }
+}
+
+function textOf(lines: readonly (Head | Line)[]): string {
+  return lines.map((line) => `${JSON.stringify(line)}\n`).join("");
+}
+
+function firstOf<T>(all: Iterable<T>, count: number): T[] {
+  const first: T[] = [];
+  for (const one of all) {
+    first.push(one);
+    if (first.length === count) break;
+  }
+  return first;
 }
 
 function openToAppend(path: string): number {
