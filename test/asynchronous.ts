@@ -26,6 +26,12 @@ export class AsynchronousInProcess extends InProcess {
     this.#database.pragma("synchronous = OFF");
   }
 
+  /** A call that a limit of time has cut off may be within its transaction, which would lock the file. */
+  override close(): void {
+    this.#database.close();
+    super.close();
+  }
+
   override crash(): void {
     this.#database.close();
     super.crash();

@@ -5,6 +5,8 @@ import { Clocks } from "../clocks.js";
 import { NAMES_ARE_SHARED } from "../daemon.js";
 import { InProcess } from "../in-process.js";
 
+const DAY_MS = 24 * 3_600_000;
+
 type Claim = NonNullable<Result<"queue.claim">["claim"]>;
 
 class Queue {
@@ -233,6 +235,32 @@ describe("waiting for batches by their ids", () => {
     await queue.pawl.call("queue.cancel", { batchId: b });
     await queue.pawl.call("queue.retry", { batchId: b });
     await queue.pawl.call("queue.purge", { batchIds: [b] });
+    await expect(taken).rejects.toMatchObject({ kind: "not_found" });
+  });
+
+  test("is refused once one of its batches is gone that had ended, and that another waited for", async () => {
+    const queue = new Queue();
+    const [a, b] = [await queue.enqueue("a", { delayMs: 1000 }), await queue.enqueue("b")];
+    const after = await queue.enqueue("after", { after: [b] });
+    await queue.pawl.call("queue.cancel", { batchId: b });
+    await queue.pawl.call("queue.purge", { batchIds: [after] });
+    const { taken } = await queue.waiting([a, b]);
+    expect(await queue.pawl.call("queue.purge", { batchIds: [b] })).toMatchObject({ purged: 1 });
+    await queue.pawl.call("daemon.ping", {});
+    queue.pawl.disconnect(1);
+    await expect(taken).rejects.toMatchObject({ kind: "not_found" });
+  });
+
+  test("is refused once one of its batches is gone after the time of retention", async () => {
+    const queue = new Queue();
+    const a = await queue.enqueue("a", { delayMs: 30 * DAY_MS });
+    const b = await queue.enqueue("b");
+    await queue.configure({ paused: true });
+    await queue.pawl.call("queue.cancel", { batchId: b });
+    const { taken } = await queue.waiting([a, b]);
+    queue.time.pass(8 * DAY_MS);
+    await queue.pawl.call("daemon.ping", {});
+    queue.pawl.disconnect(1);
     await expect(taken).rejects.toMatchObject({ kind: "not_found" });
   });
 

@@ -6,6 +6,7 @@ import { type Env, EVERYTHING } from "../../turns/operation.js";
 import { dropAfter } from "./flows.js";
 import { forgetIds } from "./ids.js";
 import { move, NO_COUNTS, removeIfEmpty, touchKey } from "./queue-row.js";
+import { finishedKey } from "./row.js";
 
 /** Batches that one turn removes at most: some 2 ms of work. */
 const PRUNED_ROWS_PER_STEP = 100;
@@ -67,6 +68,8 @@ export function* removeOutdated(seqs: readonly number[], env: Env): Operation<vo
   )) as RemovedRow[];
   for (const [index, row] of removed.entries()) {
     const seq = seqs[index] as number;
+    // A claim that names it and others waits for those, and is refused now.
+    env.effects.wake(finishedKey(seq));
     if (row.is_inline === 0) yield* write(deletePayloads, { seq });
     if (row.has_more !== null) {
       env.reach?.(EVERYTHING);
