@@ -4,6 +4,7 @@ import {
   constants,
   fdatasyncSync,
   fstatSync,
+  ftruncateSync,
   lstatSync,
   openSync,
   readFileSync,
@@ -31,6 +32,9 @@ const LACKS: ReadonlyMap<string, "space" | "descriptors"> = new Map([
   ["EMFILE", "descriptors"],
   ["ENFILE", "descriptors"],
 ]);
+
+/** The file system is full, or what its user may have of it; a file that may not grow is another thing. */
+const NO_SPACE: ReadonlySet<string> = new Set(["ENOSPC", "EDQUOT"]);
 
 /** `NODE/TYPE` for the numbers of a type, or one of those that are of all queues, and of all leases kept here. */
 export type Counter = `${string}/${string}` | "enqueueSeq" | "queueToken" | "leaseToken" | "pathToken";
@@ -179,8 +183,12 @@ export class Witness {
     if (passed.size === 0) return;
     try {
       this.#append(passed, this.#lines(passed.keys(), passed));
-    } catch {
-      // Whatever of it was written, or whoever removed the file: it is written whole.
+    } catch (error) {
+      // Where there is no space for a line there is none for a new file, which may be long.
+      if (NO_SPACE.has(systemCode(error))) {
+        throw new WitnessNotWritten(error as NodeJS.ErrnoException);
+      }
+      // Whoever removed the file, or whatever of the line could not be taken off: it is written whole.
       try {
         this.#write(passed);
       } catch (error) {
@@ -257,8 +265,14 @@ export class Witness {
     if (open.ino !== named.ino || open.dev !== named.dev) throw new Error(`${this.#path} was replaced`);
     if (this.#isTorn) throw new Error(`${this.#path} ends within a line`);
     this.#isTorn = true;
-    writeFileSync(file, lines);
-    fdatasyncSync(file);
+    try {
+      writeFileSync(file, lines);
+      fdatasyncSync(file);
+    } catch (error) {
+      ftruncateSync(file, open.size);
+      this.#isTorn = false;
+      throw error;
+    }
     this.#isTorn = false;
     this.#bytes += lines.length;
     for (const [counter, bound] of bounds) {

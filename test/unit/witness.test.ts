@@ -1,9 +1,11 @@
 // What the witness of a database with very many counters writes down, and that nobody waits for all of it.
+import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, onTestFinished, test, vi } from "vitest";
 import { type Counter, readWitness, type Testimony, Witness } from "../../daemon/dist/store/witness.js";
 import { privateDirectory } from "../daemon.js";
+import { mountDisk, noMount } from "../small-disk.js";
 import { until } from "../until.js";
 
 const COUNTERS = 3000;
@@ -15,8 +17,12 @@ afterEach(() => void vi.useRealTimers());
 
 const counterOf = (number: number): Counter => `0/T${number}`;
 
-function begun(): { path: string; witness: Witness; values: Map<Counter, number> } {
-  const path = join(privateDirectory(), "pawl.witness");
+function begun(directory = privateDirectory()): {
+  path: string;
+  witness: Witness;
+  values: Map<Counter, number>;
+} {
+  const path = join(directory, "pawl.witness");
   const values = new Map<Counter, number>();
   for (let number = 0; number < COUNTERS; number += 1) values.set(counterOf(number), 1);
   let wallMs = 1_000_000;
@@ -138,3 +144,24 @@ test("a line that was not written to its end is none", () => {
   expect(read(path).counters.size).toBe(COUNTERS - 1);
   expect(readFileSync(path, "utf8")).not.toMatch(/\n$/);
 });
+
+test.skipIf(noMount !== undefined)(
+  "a line for which there is no space is none, and the next one counts",
+  () => {
+    const disk = join(privateDirectory(), "disk");
+    expect(mountDisk(disk, 1024 * 1024)).toBeUndefined();
+    onTestFinished(() => void spawnSync("umount", ["-l", disk]));
+    const { path, witness, values } = begun(disk);
+    const before = readFileSync(path);
+    // What is left is enough for some of the lines of all, and for a page more than those of one.
+    writeFileSync(join(disk, "filler"), Buffer.alloc(1024 * 1024 - before.length - 64 * 1024));
+    const higher = new Map([...values.keys()].map((counter) => [counter, 1000]));
+    expect(() => witness.raise(higher)).toThrow(/^the witness of the database cannot be written: ENOSPC/);
+    expect(readFileSync(path).equals(before)).toBe(true);
+    witness.raise(new Map([[counterOf(7), 1000]]));
+    expect(read(path).counters.get(counterOf(7))?.bound).toBeGreaterThan(1000);
+    rmSync(join(disk, "filler"));
+    witness.raise(higher);
+    for (const { bound } of read(path).counters.values()) expect(bound).toBeGreaterThan(1000);
+  },
+);
