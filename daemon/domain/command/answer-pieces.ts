@@ -5,7 +5,7 @@ import type { Texts } from "@pawl/protocol/json-text";
 import { INLINE_MAX_BYTES, MAX_ANSWER_CODE_LENGTH } from "@pawl/protocol/limits";
 import { meaningOf, type TopMember, TopMembers } from "../../json/top-members.js";
 import { rememberChecked, UploadedPiece } from "../../json/uploaded-piece.js";
-import { all, type Operation, one, run, sql } from "../../store/statement.js";
+import { all, type Operation, one, sql, write } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { insertResponse, isCode, refusalOf, storable, tellLate } from "./answer.js";
 import { readLeaseId } from "./delivery.js";
@@ -93,11 +93,11 @@ export function* answerInPieces(
 
   for (let at = 0; at < chunk.length; at += MAX_CHUNK_BYTES) {
     const bytes = chunk.subarray(at, at + MAX_CHUNK_BYTES);
-    yield* run(insertChunk, { seq, attempt, at: offset + at, bytes });
+    yield* write(insertChunk, { seq, attempt, at: offset + at, bytes });
   }
   const saved = syntax.save();
   const now = { seq, attempt, sizeBytes, receivedBytes: end, syntax: saved, members: found.save() };
-  yield* run(setAnswer, { ...now, isComplete: final ? 1 : 0 });
+  yield* write(setAnswer, { ...now, isComplete: final ? 1 : 0 });
   if (answer === undefined) {
     rememberChecked(leaseId, end, saved);
     return { receivedBytes: end, state };
@@ -179,8 +179,8 @@ function* bytesOf(
 function* moveInline(seq: number, attempt: number): Operation<void> {
   const chunks = yield* all(selectAllChunks, { seq, attempt });
   const response = Buffer.concat(chunks.map(({ bytes }) => bytes)).toString("utf8");
-  yield* run(insertResponse, { seq, response });
-  yield* run(deleteChunks, { seq, attempt });
+  yield* write(insertResponse, { seq, response });
+  yield* write(deleteChunks, { seq, attempt });
 }
 
 /** The part of an answer from one place to another, or as much of it as one read looks at. */

@@ -8,7 +8,7 @@ import {
   MAX_SHOWN_MESSAGE_LENGTH,
 } from "@pawl/protocol/limits";
 import { nestingLevels } from "../../json/raw-json.js";
-import { type Operation, one, run, sql } from "../../store/statement.js";
+import { type Operation, one, sql, write } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { lostLease, readLeaseId } from "./delivery.js";
 import { finish, type LiveRow, noSuchCommand, selectLive } from "./row.js";
@@ -91,7 +91,7 @@ export function* takeAnswer(
   const { response, sizeBytes } = written(answer);
   const cause = answer.state === "FAILED" ? { code: answer.code, message: storable(answer.message) } : null;
   yield* finish(row, { state: answer.state, cause, responseBytes: sizeBytes }, env);
-  yield* run(insertResponse, { seq: row.seq, response });
+  yield* write(insertResponse, { seq: row.seq, response });
   return { state: answer.state, accepted: true };
 }
 

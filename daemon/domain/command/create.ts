@@ -13,7 +13,7 @@ import { Uuid7 } from "../../identity/uuid7.js";
 import { digestOfMeaning } from "../../json/digest.js";
 import { nestingLevels } from "../../json/raw-json.js";
 import { rememberChecked } from "../../json/uploaded-piece.js";
-import { insert, type Operation, one, run, sql } from "../../store/statement.js";
+import { insert, type Operation, one, sql, write } from "../../store/statement.js";
 import { type Env, marked } from "../../turns/operation.js";
 import { selectDeployment, useDeployment } from "../deployment/deployment.js";
 import { gone, hasEnded } from "./incarnation.js";
@@ -82,7 +82,7 @@ export function* create(
 
   const { now, wallMs } = env;
   const to = yield* one(selectDeployment, { deployment });
-  if (to === undefined) yield* run(useDeployment, { deployment });
+  if (to === undefined) yield* write(useDeployment, { deployment });
   const { model, projectId } = to ?? { model: "pull", projectId: null };
   const { deadline = null } = params;
   const ttlEndsAt = params.ttlMs === undefined ? null : now + params.ttlMs;
@@ -126,10 +126,10 @@ export function* create(
     hasMore: trace === undefined ? null : 1,
     incarnation,
   });
-  if (trace !== undefined) yield* run(insertTrace, { seq, trace: JSON.stringify(trace) });
-  if (text !== undefined) yield* run(insertParams, { seq, params: text });
+  if (trace !== undefined) yield* write(insertTrace, { seq, trace: JSON.stringify(trace) });
+  if (text !== undefined) yield* write(insertParams, { seq, params: text });
   if (state === "PENDING_UPLOAD") {
-    yield* run(insertUpload, { seq, syntax: NOTHING_CHECKED });
+    yield* write(insertUpload, { seq, syntax: NOTHING_CHECKED });
     rememberChecked(commandId, 0, NOTHING_CHECKED);
   }
   env.effects.count(`commands${state}`, 1);

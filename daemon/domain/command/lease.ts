@@ -5,7 +5,7 @@ import type { Texts } from "@pawl/protocol/json-text";
 import { DEFAULT_LEASE_MS } from "@pawl/protocol/limits";
 import { endOf, renewal } from "../../grants/grant.js";
 import { progressAfter, tooLarge } from "../../json/kept-values.js";
-import { type Operation, one, run, sql } from "../../store/statement.js";
+import { type Operation, one, run, sql, write } from "../../store/statement.js";
 import { type Env, type Outcome, Wait } from "../../turns/operation.js";
 import { meantKey, readyKey } from "../deployment/deployment.js";
 import { isHeld, leaseIdOf, lostLease, readLeaseId, unknownLease } from "./delivery.js";
@@ -120,7 +120,7 @@ function* findDelivery(leaseId: string, env: Env): Operation<{ row: LiveRow; att
 function* prolong(row: LiveRow, leaseMs: number | undefined, env: Env): Operation<Result<"command.renew">> {
   const expiresAt = env.now + (leaseMs ?? row.leaseMs ?? DEFAULT_LEASE_MS);
   const { connection } = env.caller;
-  yield* run(setRenewed, { seq: row.seq, expiresAt, connection });
+  yield* write(setRenewed, { seq: row.seq, expiresAt, connection });
   env.effects.deadline(expiresAt);
   // If the delivery belongs to no connection, or to another, this only costs a look when this one closes.
   env.effects.bind(connection);
@@ -157,12 +157,12 @@ export function* progress(
   if (isTold || checkpoint !== undefined) {
     const before = row.hasMore === null ? undefined : yield* one(selectProgress, { seq: row.seq });
     const now = progressAfter(before?.progress, params);
-    yield* run(setProgress, {
+    yield* write(setProgress, {
       seq: row.seq,
       progress: isTold ? now : null,
       checkpoint: checkpoint ?? null,
     });
-    if (row.hasMore === null) yield* run(setHasMore, { seq: row.seq });
+    if (row.hasMore === null) yield* write(setHasMore, { seq: row.seq });
     env.effects.tell("command", row.deployment, "progressed", row.commandId);
   }
   if (!isPushed(row)) return yield* prolong(row, undefined, env);

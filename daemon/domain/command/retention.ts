@@ -1,7 +1,7 @@
 // Commands that have been final for long enough are removed.
 import type { CommandState } from "@pawl/protocol";
 import { type Ending, retentionEnd } from "../../grants/ending.js";
-import { all, one, run, sql } from "../../store/statement.js";
+import { all, one, run, sql, write } from "../../store/statement.js";
 
 /** Commands that one step removes at most ... */
 const PRUNED_COMMANDS = 100;
@@ -72,17 +72,17 @@ export const keptCommands: Ending = {
           complete = false;
           break;
         }
-        yield* run(deleteUpload, { seq });
+        yield* write(deleteUpload, { seq });
       }
       if ((yield* run(deleteAnswerChunks, { seq, rows: PRUNED_CHUNKS })) === PRUNED_CHUNKS) {
         complete = false;
         break;
       }
-      yield* run(deleteAnswers, { seq });
-      yield* run(deleteParams, { seq });
-      yield* run(deleteResponse, { seq });
-      if (row.hasMore === 1) yield* run(deleteMore, { seq });
-      yield* run(deleteCommand, { seq });
+      yield* write(deleteAnswers, { seq });
+      yield* write(deleteParams, { seq });
+      yield* write(deleteResponse, { seq });
+      if (row.hasMore === 1) yield* write(deleteMore, { seq });
+      yield* write(deleteCommand, { seq });
       env.effects.count(`commands${row.state}`, -1);
       deployments.add(row.deployment);
       bytes += row.bytes;

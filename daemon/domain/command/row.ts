@@ -5,7 +5,7 @@ import { shownAt } from "../../clock.js";
 import { retain } from "../../grants/ending.js";
 import type { GrantRule } from "../../grants/grant.js";
 import { chanceOf, restMs } from "../../grants/retry-rest.js";
-import { type Operation, one, run, sql } from "../../store/statement.js";
+import { type Operation, one, sql, write } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { meantKey, readyKey } from "../deployment/deployment.js";
 import { endUnlessAlive } from "./incarnation.js";
@@ -189,7 +189,7 @@ export function* finish(
   env: Env,
   kind: EventKind<"command"> = "answered",
 ): Operation<void> {
-  yield* run(setFinal, {
+  yield* write(setFinal, {
     seq: row.seq,
     state: end.state,
     // A delivery may have ended that is not written down as ended, and whoever has looked since has seen it counted.
@@ -269,7 +269,7 @@ function* giveBack(
   }
   const delayedUntil = delayMs === 0 ? null : env.now + delayMs;
   const lost = lateAttempt === null ? null : 1;
-  yield* run(setReturned, { seq: row.seq, attempt: next.attempt, delayedUntil, lateAttempt, lost });
+  yield* write(setReturned, { seq: row.seq, attempt: next.attempt, delayedUntil, lateAttempt, lost });
   if (row.leaseIncarnationId !== null) yield* endUnlessAlive(row.leaseIncarnationId, env);
   moved(row.state, "PENDING", env);
   if (delayedUntil === null) yield* makeReady(row, env);
@@ -282,8 +282,8 @@ export function* makeReady(
   { seq, deployment, incarnation }: Pick<CommandRow, "seq" | "deployment" | "incarnation">,
   env: Env,
 ): Operation<void> {
-  if (incarnation === null) yield* run(setReady, { seq, deployment });
-  else yield* run(setMeantReady, { seq, deployment, incarnation });
+  if (incarnation === null) yield* write(setReady, { seq, deployment });
+  else yield* write(setMeantReady, { seq, deployment, incarnation });
   wakeReceivers(deployment, incarnation, env);
 }
 

@@ -2,7 +2,7 @@
 import type { Envelope } from "@pawl/protocol";
 import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
 import { keptJson } from "../../json/raw-json.js";
-import { all, type Operation, one, run, sql } from "../../store/statement.js";
+import { all, each, type Operation, sql, write } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { deadlineOf, moved } from "./row.js";
 
@@ -146,8 +146,9 @@ export function* take(
   for (;;) {
     const most = Math.min(count - taken.length, TAKEN_PER_READ);
     const rows = yield* readyRows(wanted, most, env);
+    const handedOn = yield* handedOnOf(rows);
     for (const row of rows) {
-      const more = row.hasMore === null ? undefined : yield* one(selectHandedOn, { seq: row.seq });
+      const more = handedOn.get(row.seq);
       bytes += (row.params?.length ?? 0) + (more?.checkpoint?.length ?? 0);
       if (bytes > MAX_PAGE_BYTES && taken.length > 0) return taken;
       const grant = grantNext();
@@ -155,7 +156,7 @@ export function* take(
       const executionMs = row.executionMs ?? grant.executionMs;
       const executionEndsAt = executionMs === null ? null : now + executionMs;
       if (executionEndsAt !== null) env.effects.deadline(executionEndsAt);
-      yield* run(setDispatched, {
+      yield* write(setDispatched, {
         seq: row.seq,
         wallMs,
         owner,
@@ -171,11 +172,20 @@ export function* take(
       moved("PENDING", "DISPATCHED", env);
       env.effects.tell("command", deployment, "dispatched", row.commandId, { by: owner });
       const envelope = envelopeOf(row, deployment, executionMs, env);
-      if (row.hasMore !== null) yield* run(forgetProgress, { seq: row.seq });
+      if (row.hasMore !== null) yield* write(forgetProgress, { seq: row.seq });
       taken.push({ envelope: more === undefined ? envelope : withMore(envelope, more), grant });
     }
     if (rows.length < most || taken.length === count) return taken;
   }
+}
+
+function* handedOnOf(rows: readonly ReadyRow[]): Operation<Map<number, MoreRow>> {
+  const seqs = rows.flatMap(({ seq, hasMore }) => (hasMore === null ? [] : [seq]));
+  const found = yield* each(
+    selectHandedOn,
+    seqs.map((seq) => ({ seq })),
+  );
+  return new Map(found.flatMap((more, index) => (more === undefined ? [] : [[seqs[index] as number, more]])));
 }
 
 function envelopeOf(row: ReadyRow, deployment: string, executionMs: number | null, env: Env): Envelope {

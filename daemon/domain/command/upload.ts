@@ -4,7 +4,7 @@ import type { Texts } from "@pawl/protocol/json-text";
 import { INLINE_MAX_BYTES } from "@pawl/protocol/limits";
 import { Base64 } from "../../json/base64-insertion.js";
 import { rememberChecked, UploadedPiece } from "../../json/uploaded-piece.js";
-import { all, type Operation, one, run, sql } from "../../store/statement.js";
+import { all, type Operation, one, sql, write } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { checkPiece, MAX_CHUNK_BYTES, MAX_CHUNKS_PER_READ } from "./piece.js";
 import { type CommandRow, findCommand, forbidden, makeReady, moved } from "./row.js";
@@ -69,18 +69,18 @@ export function* upload(
 
   for (let at = 0; at < checked.chunk.length; at += MAX_CHUNK_BYTES) {
     const bytes = checked.chunk.subarray(at, at + MAX_CHUNK_BYTES);
-    yield* run(insertChunk, { seq, at: offset + at, bytes });
+    yield* write(insertChunk, { seq, at: offset + at, bytes });
   }
   if (!final) {
     const saved = syntax.save();
-    yield* run(updateUpload, { seq, receivedBytes: end, syntax: saved });
+    yield* write(updateUpload, { seq, receivedBytes: end, syntax: saved });
     rememberChecked(commandId, end, saved);
     return { receivedBytes: end, state };
   }
-  yield* run(deleteUpload, { seq });
+  yield* write(deleteUpload, { seq });
   const isSmall = sizeBytes <= INLINE_MAX_BYTES;
   if (isSmall) yield* moveInline(seq);
-  yield* run(setPending, { seq, uploaded: isSmall ? 0 : 1 });
+  yield* write(setPending, { seq, uploaded: isSmall ? 0 : 1 });
   moved("PENDING_UPLOAD", "PENDING", env);
   yield* makeReady(row, env);
   return { receivedBytes: end, state: "PENDING" };
@@ -104,8 +104,8 @@ function* isEnd(row: CommandRow, offset: number, bytes: Buffer): Operation<boole
 function* moveInline(seq: number): Operation<void> {
   const chunks = yield* all(selectAllChunks, { seq });
   const params = Buffer.concat(chunks.map(({ bytes }) => bytes)).toString("utf8");
-  yield* run(insertParams, { seq, params });
-  yield* run(deleteAllChunks, { seq });
+  yield* write(insertParams, { seq, params });
+  yield* write(deleteAllChunks, { seq });
 }
 
 export function* params(

@@ -29,6 +29,7 @@ import {
   claimIdOf,
   MORE_BYTES,
   readMore,
+  readMoreOf,
   shownBatch,
   waitKey,
   waitsBehindOthers,
@@ -230,6 +231,8 @@ export function* handOut(
   const lasting = under === undefined ? leaseMs : yield* remainingUnder(under.lease, env);
   const remainingMs = lasting instanceof PawlError ? 0 : lasting;
   let hasWaited = false;
+  const unread = rows.filter(({ has_more: hasMore, more }) => hasMore !== null && more === undefined);
+  if (unread.length > 0) yield* readMoreOf(unread);
   for (const row of rows) {
     if (row.has_more !== null) {
       yield* handOver(row);
@@ -274,7 +277,6 @@ export function* handOut(
 
 /** A delivery begins: its progress is none yet, and the checkpoint of the one before is handed on. */
 function* handOver(row: BatchRow): Operation<void> {
-  if (row.more === undefined) yield* readMore(row);
   if (row.more === undefined || row.more.progress === null) return;
   yield* write(endProgress, { seq: row.enqueue_seq });
   row.more.progress = null;

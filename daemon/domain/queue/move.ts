@@ -2,7 +2,7 @@
 import type { BatchState, Parsed, Result } from "@pawl/protocol";
 import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { MAX_MOVED_BATCHES } from "@pawl/protocol/limits";
-import { each, type Operation, one, sql, write } from "../../store/statement.js";
+import { each, type Operation, sql, write } from "../../store/statement.js";
 import { type Env, type Outcome, Unfinished } from "../../turns/operation.js";
 import { pageOf } from "./pages.js";
 import {
@@ -112,18 +112,30 @@ function* moveAll(seqs: readonly number[], to: string, env: Env): Operation<numb
   const queueId = (yield* findQueue(to, env))?.queue_id;
   const rows = found.filter((row): row is MovedRow => row !== undefined && mayMove(row, queueId));
   const users = queueId === undefined ? new Set<string>() : yield* keysInUse(rows, queueId);
+  const linked = yield* linkedOf(rows);
   let moved = 0;
   for (const row of rows) {
     const { enqueue_seq: seq, source_key: sourceKey } = row;
     const hasKey = sourceKey !== null && row.key_elsewhere === null;
     if (hasKey && users.has(sourceKey)) continue;
-    const following = row.has_more === null ? undefined : yield* one(selectFollowing, { seq });
-    if ((following?.follower_seq ?? null) !== null || (following?.follows_seq ?? null) !== null) continue;
+    if (linked.has(seq)) continue;
     yield* moveOne(row, to, env);
     if (hasKey) users.add(sourceKey);
     moved += 1;
   }
   return moved;
+}
+
+/** Those of these batches that have a follower or are one. */
+function* linkedOf(rows: readonly MovedRow[]): Operation<Set<number>> {
+  const seqs = rows.flatMap(({ enqueue_seq: seq, has_more: hasMore }) => (hasMore === null ? [] : [seq]));
+  const found = yield* each(
+    selectFollowing,
+    seqs.map((seq) => ({ seq })),
+  );
+  const isLinked = (index: number): boolean =>
+    (found[index]?.follower_seq ?? null) !== null || (found[index]?.follows_seq ?? null) !== null;
+  return new Set(seqs.filter((_, index) => isLinked(index)));
 }
 
 function mayMove({ state, queue_id: from }: MovedRow, queueId: number | undefined): boolean {

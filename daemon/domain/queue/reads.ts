@@ -2,7 +2,7 @@
 import type { Parsed, Result } from "@pawl/protocol";
 import { PawlError } from "@pawl/protocol/errors";
 import { MAX_PAGE_BYTES } from "@pawl/protocol/limits";
-import { all, type Operation, one, sql } from "../../store/statement.js";
+import { all, each, type Operation, one, sql } from "../../store/statement.js";
 import { type Env, type Outcome, pageBytes, Unfinished, Wait } from "../../turns/operation.js";
 import { placesOf } from "./ids.js";
 import { LAST_READY_LANE } from "./lanes.js";
@@ -21,6 +21,7 @@ import {
   type HolderRow,
   isFinal,
   readMore,
+  readMoreOf,
   shownBatch,
 } from "./row.js";
 import { isPaused, type Settings } from "./settings.js";
@@ -85,31 +86,36 @@ function* listFrom(
   const { queue, limit, state, key } = params;
   const batches = [...before.batches];
   yield* env.turn.writeBack();
-  const found = yield* findQueue(queue, env);
-  if (found === undefined) return { batches };
+  const kept = yield* findQueue(queue, env);
+  if (kept === undefined) return { batches };
   const left = limit - batches.length;
   const most = env.mayGoOn ? Math.min(left, LISTED_PER_STEP) : left;
   // One more, if there are more.
-  const rows = yield* pageOf(found.queue_id, { state, key, after, rows: most + 1 });
-  const queueText = JSON.stringify(queue);
+  const rows = yield* pageOf(kept.queue_id, { state, key, after, rows: most + 1 });
+  const seqs: number[] = [];
   let { bytes } = before;
-  let last = after;
-  for (const [index, { enqueue_seq: seq, payload_bytes, more_bytes }] of rows.entries()) {
-    if (index === most && most < left) {
-      const heldBytes = pageBytes(bytes, batches.length, limit);
-      return new Unfinished((later) => listFrom(last, { batches, bytes }, params, later), heldBytes);
-    }
+  let isFull = false;
+  for (const { enqueue_seq: seq, payload_bytes, more_bytes } of rows.slice(0, most)) {
     bytes += payload_bytes + more_bytes + BATCH_OVERHEAD_BYTES;
-    if (batches.length > 0 && (batches.length === limit || bytes > MAX_PAGE_BYTES)) {
-      return { batches, next: last };
-    }
-    const row = (yield* one(selectBySeq, { seq })) as BatchRow & HolderRow;
-    yield* readMore(row);
+    isFull = batches.length + seqs.length > 0 && bytes > MAX_PAGE_BYTES;
+    if (isFull) break;
+    seqs.push(seq);
+  }
+  const found = (yield* each(
+    selectBySeq,
+    seqs.map((seq) => ({ seq })),
+  )) as (BatchRow & HolderRow)[];
+  yield* readMoreOf(found);
+  const queueText = JSON.stringify(queue);
+  for (const row of found) {
     checkKept(row);
     batches.push(shownBatch(row, queueText, claimOf(row, env), env));
-    last = seq;
   }
-  return { batches };
+  const last = seqs.at(-1) ?? after;
+  if (isFull || (rows.length > most && most === left)) return { batches, next: last };
+  if (rows.length <= most) return { batches };
+  const heldBytes = pageBytes(bytes, batches.length, limit);
+  return new Unfinished((later) => listFrom(last, { batches, bytes }, params, later), heldBytes);
 }
 
 export function* stats(params: Parsed<"queue.stats">, env: Env): Operation<Result<"queue.stats">> {

@@ -5,7 +5,7 @@ import { shownAt } from "../../clock.js";
 import { endOf } from "../../grants/grant.js";
 import { Damaged } from "../../json/damaged.js";
 import { keptJson, RawJson } from "../../json/raw-json.js";
-import { type Operation, one, sql } from "../../store/statement.js";
+import { each, type Operation, one, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
 import { placesOf } from "./ids.js";
 
@@ -100,6 +100,18 @@ const selectShownMore = sql<ShownMore>(`
 /** Reads what a batch has that few have, for replies that show it. */
 export function* readMore(row: Pick<BatchRow, "enqueue_seq" | "has_more" | "more">): Operation<void> {
   if (row.has_more !== null) row.more = yield* one(selectShownMore, { seq: row.enqueue_seq });
+}
+
+/** Reads that of several at once. */
+export function* readMoreOf(
+  rows: readonly Pick<BatchRow, "enqueue_seq" | "has_more" | "more">[],
+): Operation<void> {
+  const having = rows.filter(({ has_more: hasMore }) => hasMore !== null);
+  const found = yield* each(
+    selectShownMore,
+    having.map(({ enqueue_seq: seq }) => ({ seq })),
+  );
+  for (const [index, row] of having.entries()) row.more = found[index];
 }
 
 /** Who held a batch last; all null if nobody did. */
