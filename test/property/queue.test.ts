@@ -453,7 +453,12 @@ const claim = ({ claims: style, holds: often }: Profile) =>
     .map(
       ({ from, boundary, maxBatches, leaseMs, releaseOn, connection, under, holds }): Op =>
         async ({ model, pawl }) => {
-          const held = (holds ?? []).flatMap((index) => model.claims.at(-1 - index) ?? []);
+          // Of what was left there is most to say where it was several batches, of which one may have gone elsewhere.
+          const groups = model.claims.filter(
+            ({ isHeld, isCompleted, batches }) => !isHeld && !isCompleted && batches.length > 1,
+          );
+          const known = often && groups.length > 0 ? groups : model.claims;
+          const held = (holds ?? []).flatMap((index) => known.at(-1 - index) ?? []);
           const lease = under ? model.lease : undefined;
           const params: Params<"queue.claim"> = {
             owner: "o",

@@ -8,7 +8,7 @@ import { type Claimed, candidateOf, claimRows } from "./claim.js";
 import { type HeldClaims, isWhole, takeUp } from "./claim-held.js";
 import { firstUnfinished, hasRoom } from "./lines.js";
 import { closureOf, mostByRate, settingsOfQueue } from "./queue-row.js";
-import { type BatchRow, byId, finishedKey, type HolderRow, isFinal, namedKey, readMore } from "./row.js";
+import { type BatchRow, byIds, finishedKey, type HolderRow, isFinal, namedKey, readMore } from "./row.js";
 import type { Settings } from "./settings.js";
 
 interface NamedRow extends BatchRow, Pick<HolderRow, "claim_seq" | "fencing_token"> {
@@ -23,9 +23,9 @@ export function* claimNamed(
   held?: HeldClaims,
 ): Operation<Outcome<Claimed>> {
   const named = new Map<number, NamedRow>();
-  for (const [index, batchId] of batchIds.entries()) {
-    const row = yield* byId(batchId);
-    if (row instanceof PawlError) return row;
+  const found = yield* byIds(batchIds);
+  if (found instanceof PawlError) return found;
+  for (const [index, row] of found.entries()) {
     const [other] = named.values();
     if (other !== undefined && row.queue_id !== other.queue_id) return ofAnother(row, other, index);
     named.set(row.enqueue_seq, row);

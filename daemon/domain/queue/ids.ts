@@ -5,6 +5,8 @@ import { type Env, marked } from "../../turns/operation.js";
 
 /** Hexadecimal digits of a batch id that its index holds: 48 bits, the most that SQLite keeps in six bytes. */
 const BATCH_KEY_DIGITS = 12;
+/** That of a text that is no batch id, which no batch has. */
+const NO_KEY = -1;
 const NONCE_BYTES = 12;
 /** Ids that are entered at once, or go to the next level: some 1 ms of work. Fewer batches are in no index. */
 const IDS_PER_STEP = 512;
@@ -70,11 +72,23 @@ export function newId(
 
 /** The places of the batches that may have this id: mostly one, or none. */
 export function* placesOf(batchId: string): Operation<number[]> {
-  const [, digest] = /^qwb:([0-9a-f]{64})$/.exec(batchId) ?? [];
-  if (digest === undefined) return [];
-  const batchKey = keyOf(digest);
+  const batchKey = keyOfId(batchId);
+  if (batchKey === NO_KEY) return [];
   const found = [...(yield* all(selectEntered, { batchKey })), ...(yield* all(selectNew, { batchKey }))];
   return found.map((row) => row.enqueue_seq);
+}
+
+/** For each id a place where its batch may be, of those that are looked up together; undefined if there is none. */
+export function* placeOfEach(batchIds: readonly string[]): Operation<(number | undefined)[]> {
+  const keys = batchIds.map((batchId) => ({ batchKey: keyOfId(batchId) }));
+  const entered = yield* each(selectEntered, keys);
+  const added = yield* each(selectNew, keys);
+  return batchIds.map((_, index) => (entered[index] ?? added[index])?.enqueue_seq);
+}
+
+function keyOfId(batchId: string): number {
+  const [, digest] = /^qwb:([0-9a-f]{64})$/.exec(batchId) ?? [];
+  return digest === undefined ? NO_KEY : keyOf(digest);
 }
 
 function keyOf(digest: string): number {

@@ -15,7 +15,7 @@ import {
   removeIfEmpty,
   touchKey,
 } from "./queue-row.js";
-import { byId, finishedKey, waitKey } from "./row.js";
+import { byIds, finishedKey, waitKey } from "./row.js";
 
 /** Batches that one step moves: some 4 ms of work. */
 const BATCHES_PER_STEP = 150;
@@ -62,12 +62,9 @@ export function* moveBatches(
     });
   }
   if (batchIds === undefined) return yield* moveQueue(params, { moved: 0, kept: 0, after: 0 }, env);
-  const seqs = new Set<number>();
-  for (const batchId of batchIds) {
-    const row = yield* byId(batchId);
-    if (row instanceof PawlError) return row;
-    seqs.add(row.enqueue_seq);
-  }
+  const found = yield* byIds(batchIds);
+  if (found instanceof PawlError) return found;
+  const seqs = new Set(found.map((row) => row.enqueue_seq));
   const moved = yield* moveAll([...seqs], to, env);
   return { moved, kept: seqs.size - moved, more: false };
 }

@@ -9,7 +9,7 @@ import { unfollow } from "./followers.js";
 import { pageOf } from "./pages.js";
 import { findQueue } from "./queue-row.js";
 import { removeOutdated } from "./retention.js";
-import { byId, isFinal } from "./row.js";
+import { byIds, isFinal } from "./row.js";
 
 /** Batches that one step removes: some 3 ms of work. */
 const BATCHES_PER_STEP = 100;
@@ -34,12 +34,9 @@ interface PurgedRow {
 export function* purge(params: Parsed<"queue.purge">, env: Env): Operation<Outcome<Result<"queue.purge">>> {
   const { batchIds } = params;
   if (batchIds === undefined) return yield* purgeQueue(params, { purged: 0, state: 0, after: 0 }, env);
-  const seqs = new Set<number>();
-  for (const batchId of batchIds) {
-    const row = yield* byId(batchId);
-    if (row instanceof PawlError) return row;
-    if (row.state !== "claimed") seqs.add(row.enqueue_seq);
-  }
+  const found = yield* byIds(batchIds);
+  if (found instanceof PawlError) return found;
+  const seqs = new Set(found.filter(({ state }) => state !== "claimed").map((row) => row.enqueue_seq));
   return { purged: yield* purgeAll([...seqs], params, env), more: false };
 }
 

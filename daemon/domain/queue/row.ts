@@ -1,13 +1,13 @@
 // A batch: its row, and its text in replies.
 import type { BatchState, DeliveryPolicy, MergeKey, Result, SlotPolicy } from "@pawl/protocol";
-import { type PawlError, refuse, shown } from "@pawl/protocol/errors";
+import { PawlError, refuse, shown } from "@pawl/protocol/errors";
 import { shownAt } from "../../clock.js";
 import { endOf } from "../../grants/grant.js";
 import { Damaged } from "../../json/damaged.js";
 import { keptJson, RawJson } from "../../json/raw-json.js";
 import { each, type Operation, one, sql } from "../../store/statement.js";
 import type { Env } from "../../turns/operation.js";
-import { placesOf } from "./ids.js";
+import { placeOfEach, placesOf } from "./ids.js";
 
 /** What a batch takes in a reply beside its payloads and its last error. */
 export const BATCH_OVERHEAD_BYTES = 512;
@@ -136,6 +136,23 @@ const selectById = sql<FoundRow>(`
   SELECT ${BATCH_COLUMNS}, b.key_elsewhere, b.queue_id, q.queue, ${HOLDER_COLUMNS}
   FROM pawl_batch b CROSS JOIN pawl_queue q LEFT JOIN pawl_batch h ON h.enqueue_seq = b.claim_seq
   WHERE b.enqueue_seq = :seq AND b.batch_id = :batchId AND q.queue_id = b.queue_id`);
+
+/** Batches and their holders, in the order of their ids, or `not_found` of the first that is not there. */
+export function* byIds(batchIds: readonly string[]): Operation<FoundRow[] | PawlError> {
+  const places = yield* placeOfEach(batchIds);
+  const found = yield* each(
+    selectById,
+    batchIds.map((batchId, index) => ({ batchId, seq: places[index] ?? 0 })),
+  );
+  const rows: FoundRow[] = [];
+  for (const [index, batchId] of batchIds.entries()) {
+    // Ids may be the same in what their index has of them.
+    const row = found[index] ?? (yield* byId(batchId));
+    if (row instanceof PawlError) return row;
+    rows.push(row);
+  }
+  return rows;
+}
 
 /** A batch and its holder, or `not_found`. */
 export function* byId(batchId: string): Operation<FoundRow | PawlError> {
