@@ -22,6 +22,8 @@ const LITTLE_BYTES = 16 * 1024 * 1024;
 const TRIES = 2;
 /** How often a daemon finds out how much memory it uses. */
 const LOOK_MS = 5000;
+/** A daemon that had its processor work so much of the time between two looks was busy: it may have left something. */
+const BUSY_SHARE = 0.2;
 
 type Collect = (options?: { type: "minor" }) => void;
 
@@ -102,6 +104,8 @@ export class AfterPeak {
   #leftHeld = 0;
   /** How many more looks there are if they bring nothing. */
   #tries = 0;
+  #usedMicros = usedMicros();
+  #isBusy = false;
 
   /**
    * @param trim has the C library give back what it keeps; undefined where it cannot be asked.
@@ -123,7 +127,9 @@ export class AfterPeak {
     this.#left = Math.max(Math.min(this.#left, used), USUAL_BYTES);
     const held = this.#heldBytes();
     const hasLeft = used >= USUAL_BYTES + WORTH_BYTES && held + WORTH_HELD_BYTES <= this.#leftHeld;
-    if (used >= this.#left + WORTH_BYTES || hasLeft) this.#tries = TRIES;
+    // What calls had while they were performed is held for no connection.
+    const isDone = this.#becameCalm() && used >= USUAL_BYTES + WORTH_BYTES;
+    if (used >= this.#left + WORTH_BYTES || hasLeft || isDone) this.#tries = TRIES;
     if (this.#tries === 0 || held > LITTLE_BYTES) return;
     this.#leftHeld = held;
     collectAll();
@@ -133,4 +139,18 @@ export class AfterPeak {
     else if (used - this.#left >= WORTH_BYTES) this.#tries = TRIES;
     else this.#tries -= 1;
   }
+
+  #becameCalm(): boolean {
+    const before = this.#usedMicros;
+    this.#usedMicros = usedMicros();
+    const wasBusy = this.#isBusy;
+    this.#isBusy = this.#usedMicros - before > BUSY_SHARE * LOOK_MS * 1000;
+    return wasBusy && !this.#isBusy;
+  }
+}
+
+/** What the process has used of the processor. */
+function usedMicros(): number {
+  const { user, system } = process.cpuUsage();
+  return user + system;
 }

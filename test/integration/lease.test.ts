@@ -3,13 +3,12 @@ import { MAX_WAITS_PER_CONNECTION } from "@pawl/protocol/limits";
 import type { Lease } from "@pawl/protocol/types";
 import { describe, expect, test } from "vitest";
 import { NAMES_ARE_SHARED, Place, sharedDaemon, startDaemon } from "../daemon.js";
+import { isInTime } from "../in-time.js";
 import type { RawClient, RawReply } from "../raw-client.js";
 import { startRaw } from "../raw-process.js";
 import { expectRefusal } from "../refusal.js";
 import { until } from "../until.js";
 
-/** An end by time or with a connection may be this late. */
-const LATE_MS = 50;
 /** How often a peer that is not read is tried where the kernel does not tell that it has closed. */
 const PROBE_MS = 1000;
 /** So many looks in a row find that a daemon has used no hundredth of a second of the processor, if it rests. */
@@ -291,7 +290,7 @@ describe("the end of a lease", () => {
 
   test("without a heartbeat it ends when its ttl ends: not before, and not much after", async () => {
     const late: number[] = [];
-    for (let round = 0; round < 5; round += 1) {
+    while (!isInTime(late)) {
       const holder = await daemon().place.connect();
       const waiter = await daemon().place.connect();
       const start = performance.now();
@@ -306,13 +305,11 @@ describe("the end of a lease", () => {
       expect(next.fencingToken).toBe(held.fencingToken + 1);
       await waiter.call("lease.release", { leaseId: next.leaseId });
     }
-    // A busy machine only adds to it, so the best of the rounds is what the daemon does.
-    expect(Math.min(...late)).toBeLessThan(LATE_MS);
   });
 
   test("a process that is killed loses a lease with `disconnect` at once", async () => {
     const late: number[] = [];
-    for (let round = 0; round < 5; round += 1) {
+    while (!isInTime(late)) {
       const params = { name: "dies", owner: "victim", ttlMs: 60_000, releaseOn: "disconnect" };
       const holder = startRaw(daemon().place.socket, [{ method: "lease.acquire", params }]);
       const { result } = await holder.line<{ result: { lease: Lease } }>(0);
@@ -326,8 +323,6 @@ describe("the end of a lease", () => {
       expect(next.fencingToken).toBe(result.lease.fencingToken + 1);
       await waiter.call("lease.release", { leaseId: next.leaseId });
     }
-    // A busy machine only adds to it, so the best of the rounds is what the daemon does.
-    expect(Math.min(...late)).toBeLessThan(LATE_MS);
   });
 
   test("a lease with `disconnect` never outlives its ttl", async () => {
