@@ -104,9 +104,11 @@ class Worker {
       const work = value.work ?? (await this.#again(value.passedOver));
       if (work !== null) await this.#perform(work.id);
       if (this.#dead) return;
-      if (this.#below(4) === 0) await this.#write();
+      // Some message there always is, and somebody who reads it.
+      if (this.#log.received === 0 || this.#below(4) === 0) await this.#write();
       await this.#read();
     }
+    await this.#read();
     await this.#agent?.close();
   }
 

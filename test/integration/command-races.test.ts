@@ -30,6 +30,7 @@ const LATEST_MS = 15;
 /** What lasts no longer than twice a round trip to a database is given back. */
 const LEASE_MS = NAMES_ARE_SHARED ? 2000 : 200;
 const MOST_SHIFT_MICROSECONDS = 1500;
+const HEAD_START_MS = 20;
 
 const daemon = sharedDaemon();
 /** Two peers that get in each other's way, and one that looks on. */
@@ -105,8 +106,8 @@ test("a holder answers as its lease ends and a second one waits: one of them doe
     if (second === undefined) {
       expect(outcome.first).toEqual({ state: "SUCCEEDED", accepted: true });
       expect(final.state).toBe("SUCCEEDED");
-      // Of what is shared the end may be written, and the answer come, before the second one has it.
-      expect(NAMES_ARE_SHARED ? [1, 2] : [1]).toContain(final.attempt);
+      // The end may be written, and the answer come, before the second one has it.
+      expect([1, 2]).toContain(final.attempt);
       expect(stored).toEqual({ status: "success", response: "first" });
       return "first";
     }
@@ -163,13 +164,17 @@ test("an answer comes with the deadline: it counts, or the command has expired",
 });
 
 test("a cancellation comes with the answer: the command is what came first", async () => {
-  const ends = await tries(async () => {
+  const ends = await tries(async (number) => {
     const deployment = newDeployment();
     const commandId = await create(client, deployment);
     const leased = await take(one, deployment);
+    // Of two that a busy daemon finds at once, the cancellation comes from who has asked for less.
+    const headStartMs = number % 4 === 0 ? HEAD_START_MS : 0;
     const [outcome, cancelled] = await Promise.all([
       shortPause().then(() => respondWith(one, leased, "done")),
-      shortPause().then(() => other.call("command.cancel", { commandId, reason: "Enough." })),
+      sleep(headStartMs)
+        .then(shortPause)
+        .then(() => other.call("command.cancel", { commandId, reason: "Enough." })),
     ]);
     const final = await get(client, commandId);
     expect(cancelled).toEqual({ state: final.state });
