@@ -16,7 +16,6 @@ export class FileInSteps {
   #file: number | undefined;
   #next: NodeJS.Immediate | undefined;
   #isSyncing = false;
-  #bytes = 0;
 
   /** @param parts short ones, each made when its turn comes. */
   constructor(path: string, parts: Iterator<string>, to: Told) {
@@ -32,15 +31,17 @@ export class FileInSteps {
     clearImmediate(this.#next);
     const file = this.#file;
     this.#file = undefined;
-    if (file !== undefined) {
-      rmSync(this.#partial, { force: true });
-      if (!this.#isSyncing) closeSync(file);
+    if (file !== undefined && !this.#isSyncing) closeSync(file);
+    try {
+      removePartial(this.#path);
+    } catch {
+      // The next one does.
     }
     this.#to.ended();
   }
 
   #begin(): void {
-    rmSync(this.#partial, { force: true });
+    removePartial(this.#path);
     this.#file = openSync(this.#partial, "wx", 0o600);
     this.#step(this.#file);
   }
@@ -51,7 +52,7 @@ export class FileInSteps {
       this.#isSyncing = true;
       fsync(file, (error) => this.#synced(file, error));
     } else {
-      this.#write(file, value);
+      writeFileSync(file, value);
       this.#next = setImmediate(() => this.#attempt(() => this.#step(file)));
     }
   }
@@ -64,18 +65,13 @@ export class FileInSteps {
   }
 
   #end(file: number): void {
-    this.#write(file, this.#to.last());
+    writeFileSync(file, this.#to.last());
     fdatasyncSync(file);
     renameSync(this.#partial, this.#path);
     syncDirectory(dirname(this.#path));
     this.#file = undefined;
-    this.#to.named(file, this.#bytes);
+    this.#to.named(file);
     this.#to.ended();
-  }
-
-  #write(file: number, text: string): void {
-    writeFileSync(file, text);
-    this.#bytes += text.length;
   }
 
   #attempt(action: () => void): void {
@@ -92,12 +88,12 @@ interface Told {
   /** Called once all parts are on disk: what is written at once behind them, before the file has its name. */
   last(): string;
   /** The file has its name. `file` stays open, to be appended to. */
-  named(file: number, bytes: number): void;
+  named(file: number): void;
   /** It has its name, or was given up. */
   ended(): void;
 }
 
-/** What a daemon that was killed has left of one. */
+/** Removes what is there of one: a daemon that was killed has left it. */
 export function removePartial(path: string): void {
   rmSync(partialOf(path), { force: true });
 }

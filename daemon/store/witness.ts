@@ -33,9 +33,6 @@ const LACKS: ReadonlyMap<string, "space" | "descriptors"> = new Map([
   ["ENFILE", "descriptors"],
 ]);
 
-/** The file system is full, or what its user may have of it; a file that may not grow is another thing. */
-const NO_SPACE: ReadonlySet<string> = new Set(["ENOSPC", "EDQUOT"]);
-
 /** `NODE/TYPE` for the numbers of a type, or one of those that are of all queues, and of all leases kept here. */
 export type Counter = `${string}/${string}` | "enqueueSeq" | "queueToken" | "leaseToken" | "pathToken";
 
@@ -136,11 +133,9 @@ export class Witness {
   readonly #unsaid = new Set<Counter>();
   /** The file, open to be appended to: kept, so that the witness can be written where no descriptor is left. */
   #file: number | undefined;
-  /** How long that is, and was when it was written whole. */
+  /** How long this has made it, and was it when it was written whole. */
   #bytes = 0;
   #wholeBytes = 0;
-  /** What was appended last is perhaps not there, or in part: nothing can be appended to that. */
-  #isTorn = false;
   #refreshing: NodeJS.Timeout | undefined;
   #rewriting: FileInSteps | undefined;
   /** What was appended since that began, which it may have passed. */
@@ -163,12 +158,10 @@ export class Witness {
    */
   begin(starts: number): void {
     this.#starts = starts;
-    try {
+    orNotWritten(() => {
       removePartial(this.#path);
       this.#write();
-    } catch (error) {
-      throw new WitnessNotWritten(error as NodeJS.ErrnoException);
-    }
+    });
   }
 
   /** Before a commit: has bounds above these values on disk when it returns. Throws `WitnessNotWritten`. */
@@ -181,20 +174,15 @@ export class Witness {
       passed.set(counter, boundAbove(value, ahead));
     }
     if (passed.size === 0) return;
-    try {
-      this.#append(passed, this.#lines(passed.keys(), passed));
-    } catch (error) {
-      // Where there is no space for a line there is none for a new file, which may be long.
-      if (NO_SPACE.has(systemCode(error))) {
-        throw new WitnessNotWritten(error as NodeJS.ErrnoException);
-      }
-      // Whoever removed the file, or whatever of the line could not be taken off: it is written whole.
+    orNotWritten(() => {
       try {
-        this.#write(passed);
+        this.#append(passed, textOf(this.#linesOf(passed.keys(), passed)));
       } catch (error) {
-        throw new WitnessNotWritten(error as NodeJS.ErrnoException);
+        if (isFull(error)) throw error;
+        // Whoever removed the file, or whatever of the lines could not be taken off: it is written whole.
+        this.#write(passed);
       }
-    }
+    });
   }
 
   /** After the commit. */
@@ -237,44 +225,37 @@ export class Witness {
       if (this.#unsaid.size > 0) this.#say(firstOf(this.#unsaid, STEP_LINES));
       if (this.#unsaid.size > 0) this.#refreshing = this.#refreshIn(STEP_PAUSE_MS);
       else if (this.#bytes > 2 * this.#wholeBytes + SPARE_BYTES) this.#rewrite();
-    } catch {
+    } catch (error) {
       // The bounds that are on disk hold all the same.
-      this.#rewrite();
+      if (!isFull(error)) this.#rewrite();
     }
   }
 
   /** Appends what the counters have reached, with bounds as far above that as ever. */
   #say(counters: readonly Counter[]): void {
     const bounds = new Map(counters.map((counter) => [counter, this.#boundOf(counter)]));
-    const lines = this.#lines(counters.slice(0, -1), bounds);
-    const last = counters.slice(-1).map(
-      (counter): Line => ({
-        ...this.#line(counter, bounds),
-        writtenAt: this.#wallMs(),
-      }),
-    );
-    this.#append(bounds, `${lines}${textOf(last)}`);
+    const writtenAt = this.#wallMs();
+    const lines = this.#linesOf(counters, bounds).map((line) => ({ ...line, writtenAt }));
+    this.#append(bounds, textOf(lines));
     for (const counter of counters) this.#unsaid.delete(counter);
   }
 
-  /** Throws also when the file that is open has lost its name. */
+  /** Throws also when the file that is open has lost its name, or does not end as this has left it. */
   #append(bounds: ReadonlyMap<Counter, number>, lines: string): void {
     const file = this.#file ?? openToAppend(this.#path);
     this.#file = file;
     const [open, named] = [fstatSync(file), lstatSync(this.#path)];
     if (open.ino !== named.ino || open.dev !== named.dev) throw new Error(`${this.#path} was replaced`);
-    if (this.#isTorn) throw new Error(`${this.#path} ends within a line`);
-    this.#isTorn = true;
+    if (open.size !== this.#bytes)
+      throw new Error(`${this.#path} has ${open.size} bytes, not ${this.#bytes}`);
     try {
       writeFileSync(file, lines);
       fdatasyncSync(file);
     } catch (error) {
       ftruncateSync(file, open.size);
-      this.#isTorn = false;
       throw error;
     }
-    this.#isTorn = false;
-    this.#bytes += lines.length;
+    this.#bytes += Buffer.byteLength(lines);
     for (const [counter, bound] of bounds) {
       this.#bounds.set(counter, bound);
       if (this.#rewriting !== undefined) this.#meanwhile.add(counter);
@@ -289,9 +270,9 @@ export class Witness {
     for (const [counter, bound] of raised) bounds.set(counter, bound);
     // Its descriptor may be the last there is, and the new file needs one.
     this.#letGo();
-    const text = `${this.#head()}${this.#lines(bounds.keys(), bounds)}`;
+    const text = textOf([this.#head(), ...this.#linesOf(bounds.keys(), bounds)]);
     replaceFile(this.#path, text, { durable: true });
-    this.#isWhole(text.length);
+    this.#isWhole(Buffer.byteLength(text));
     for (const [counter, bound] of bounds) this.#bounds.set(counter, bound);
     this.#unsaid.clear();
     try {
@@ -306,11 +287,11 @@ export class Witness {
     this.#rewriting?.giveUp();
     this.#meanwhile.clear();
     this.#rewriting = new FileInSteps(this.#path, this.#wholeInSteps(), {
-      last: () => this.#lines(this.#meanwhile, this.#bounds),
-      named: (file, bytes) => {
+      last: () => textOf(this.#linesOf(this.#meanwhile, this.#bounds)),
+      named: (file) => {
         this.#letGo();
         this.#file = file;
-        this.#isWhole(bytes);
+        this.#isWhole(fstatSync(file).size);
       },
       ended: () => {
         this.#rewriting = undefined;
@@ -319,14 +300,13 @@ export class Witness {
   }
 
   *#wholeInSteps(): Generator<string, void> {
-    yield this.#head();
+    yield textOf([this.#head()]);
     const counters = [...this.#bounds.keys()];
     for (let from = 0; from < counters.length; from += STEP_LINES)
-      yield this.#lines(counters.slice(from, from + STEP_LINES), this.#bounds);
+      yield textOf(this.#linesOf(counters.slice(from, from + STEP_LINES), this.#bounds));
   }
 
   #isWhole(bytes: number): void {
-    this.#isTorn = false;
     this.#bytes = bytes;
     this.#wholeBytes = bytes;
   }
@@ -341,23 +321,35 @@ export class Witness {
     return Math.max(bound, this.#bounds.get(counter) ?? 0);
   }
 
-  #head(): string {
-    const head: Head = {
-      witness: 1,
-      database: this.#database,
-      writtenAt: this.#wallMs(),
-      starts: this.#starts,
-    };
-    return textOf([head]);
+  #head(): Head {
+    return { witness: 1, database: this.#database, writtenAt: this.#wallMs(), starts: this.#starts };
   }
 
-  #lines(counters: Iterable<Counter>, bounds: ReadonlyMap<Counter, number>): string {
-    return textOf([...counters].map((counter) => this.#line(counter, bounds)));
+  /** @param bounds of these counters, and perhaps of others. */
+  #linesOf(counters: Iterable<Counter>, bounds: ReadonlyMap<Counter, number>): Line[] {
+    return Array.from(counters, (counter) => ({
+      counter,
+      value: this.#values.get(counter) ?? 0,
+      bound: bounds.get(counter) as number,
+    }));
   }
+}
 
-  #line(counter: Counter, bounds: ReadonlyMap<Counter, number>): Line {
-    return { counter, value: this.#values.get(counter) ?? 0, bound: bounds.get(counter) as number };
+/** Throws whatever goes wrong as `WitnessNotWritten`. */
+function orNotWritten(action: () => void): void {
+  try {
+    action();
+  } catch (error) {
+    throw new WitnessNotWritten(error as NodeJS.ErrnoException);
   }
+}
+
+/**
+ * True if the file system is full, or what its user may have of it: where there is no space for a line there is none
+ * for a new file, which may be long. In the place of a file that may not grow, a new one has room.
+ */
+function isFull(error: unknown): boolean {
+  return ["ENOSPC", "EDQUOT"].includes(systemCode(error));
 }
 
 function textOf(lines: readonly (Head | Line)[]): string {
