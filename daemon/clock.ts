@@ -238,6 +238,12 @@ export function elapsed(): number {
   return performance.now();
 }
 
+/** What this process has used of the processor, in milliseconds. */
+export function processorMs(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+}
+
 /** The time of day, for people: what is shown and never compared. */
 export function wallTime(): number {
   return Date.now();

@@ -1,5 +1,6 @@
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
+import { processorMs } from "../clock.js";
 
 /** Shorter messages are collected in time by themselves. */
 export const LONG_MESSAGE_BYTES = 64 * 1024;
@@ -104,7 +105,8 @@ export class AfterPeak {
   #leftHeld = 0;
   /** How many more looks there are if they bring nothing. */
   #tries = 0;
-  #usedMicros = usedMicros();
+  /** What the process had used of the processor at the last look, and whether that was much since the one before. */
+  #processorMs = processorMs();
   #isBusy = false;
 
   /**
@@ -128,8 +130,8 @@ export class AfterPeak {
     const held = this.#heldBytes();
     const hasLeft = used >= USUAL_BYTES + WORTH_BYTES && held + WORTH_HELD_BYTES <= this.#leftHeld;
     // What calls had while they were performed is held for no connection.
-    const isDone = this.#becameCalm() && used >= USUAL_BYTES + WORTH_BYTES;
-    if (used >= this.#left + WORTH_BYTES || hasLeft || isDone) this.#tries = TRIES;
+    const hasCalmed = this.#becameCalm() && used >= USUAL_BYTES + WORTH_BYTES;
+    if (used >= this.#left + WORTH_BYTES || hasLeft || hasCalmed) this.#tries = TRIES;
     if (this.#tries === 0 || held > LITTLE_BYTES) return;
     this.#leftHeld = held;
     collectAll();
@@ -140,17 +142,12 @@ export class AfterPeak {
     else this.#tries -= 1;
   }
 
+  /** To be asked once at each look: true if much was done until the last one, and not since. */
   #becameCalm(): boolean {
-    const before = this.#usedMicros;
-    this.#usedMicros = usedMicros();
+    const before = this.#processorMs;
+    this.#processorMs = processorMs();
     const wasBusy = this.#isBusy;
-    this.#isBusy = this.#usedMicros - before > BUSY_SHARE * LOOK_MS * 1000;
+    this.#isBusy = this.#processorMs - before > BUSY_SHARE * LOOK_MS;
     return wasBusy && !this.#isBusy;
   }
-}
-
-/** What the process has used of the processor. */
-function usedMicros(): number {
-  const { user, system } = process.cpuUsage();
-  return user + system;
 }

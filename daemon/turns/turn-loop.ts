@@ -8,7 +8,7 @@
  *     held-calls wait for a locked database
  */
 import { type PawlError, refuse } from "@pawl/protocol/errors";
-import { elapsed, type Jump, type Reading, type Step } from "../clock.js";
+import { elapsed, type Jump, processorMs, type Reading, type Step } from "../clock.js";
 import type { Failure } from "../store/failure.js";
 import type { Operation } from "../store/statement.js";
 import { Alarm, NEVER } from "./alarm.js";
@@ -490,7 +490,7 @@ export class TurnLoop {
     const { calls } = work;
     const taken: Call[] = [];
     work.taken = taken;
-    const usedBefore = usedMs();
+    const usedBefore = processorMs();
     const begunAt = elapsed();
     let end = until;
     let isProlonged = false;
@@ -516,7 +516,7 @@ export class TurnLoop {
       arrivals.took(now - begun - Math.max(attempt.takeWokenMs() - MAX_WAKING_MS, 0));
       if (now + answersMs >= end && !isProlonged) {
         isProlonged = true;
-        end += Math.max(now - begunAt - (usedMs() - usedBefore), 0);
+        end += Math.max(now - begunAt - (processorMs() - usedBefore), 0);
       }
     } while (now + answersMs < end);
     return some;
@@ -881,12 +881,6 @@ export class TurnLoop {
     parked.call.settle(outcome);
     if (this.#waiters.someLeft) this.schedule();
   }
-}
-
-/** What the process has used of the processor. */
-function usedMs(): number {
-  const { user, system } = process.cpuUsage();
-  return (user + system) / 1000;
 }
 
 /** To find out when something ends. */
