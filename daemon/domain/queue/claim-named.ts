@@ -23,9 +23,8 @@ export function* claimNamed(
   held?: HeldClaims,
 ): Operation<Outcome<Claimed>> {
   const named = new Map<number, NamedRow>();
-  const found = yield* byIds(batchIds);
-  if (found instanceof PawlError) return found;
-  for (const [index, row] of found.entries()) {
+  for (const [index, row] of (yield* byIds(batchIds)).entries()) {
+    if (row instanceof PawlError) return row;
     const [other] = named.values();
     if (other !== undefined && row.queue_id !== other.queue_id) return ofAnother(row, other, index);
     named.set(row.enqueue_seq, row);

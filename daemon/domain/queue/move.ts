@@ -62,9 +62,11 @@ export function* moveBatches(
     });
   }
   if (batchIds === undefined) return yield* moveQueue(params, { moved: 0, kept: 0, after: 0 }, env);
-  const found = yield* byIds(batchIds);
-  if (found instanceof PawlError) return found;
-  const seqs = new Set(found.map((row) => row.enqueue_seq));
+  const seqs = new Set<number>();
+  for (const row of yield* byIds(batchIds)) {
+    if (row instanceof PawlError) return row;
+    seqs.add(row.enqueue_seq);
+  }
   const moved = yield* moveAll([...seqs], to, env);
   return { moved, kept: seqs.size - moved, more: false };
 }

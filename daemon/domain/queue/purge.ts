@@ -34,9 +34,11 @@ interface PurgedRow {
 export function* purge(params: Parsed<"queue.purge">, env: Env): Operation<Outcome<Result<"queue.purge">>> {
   const { batchIds } = params;
   if (batchIds === undefined) return yield* purgeQueue(params, { purged: 0, state: 0, after: 0 }, env);
-  const found = yield* byIds(batchIds);
-  if (found instanceof PawlError) return found;
-  const seqs = new Set(found.filter(({ state }) => state !== "claimed").map((row) => row.enqueue_seq));
+  const seqs = new Set<number>();
+  for (const row of yield* byIds(batchIds)) {
+    if (row instanceof PawlError) return row;
+    if (row.state !== "claimed") seqs.add(row.enqueue_seq);
+  }
   return { purged: yield* purgeAll([...seqs], params, env), more: false };
 }
 
@@ -80,7 +82,6 @@ function* purgeAll(seqs: readonly number[], params: Parsed<"queue.purge">, env: 
   const rows = found.filter((row) => row !== undefined && ageOf(row, env) >= olderThanMs) as PurgedRow[];
   const plain = rows.filter((row) => row.has_more === null);
   if (dryRun !== true) {
-    for (const { enqueue_seq: seq, queue } of plain) yield* ended(seq, queue, null, env);
     yield* removeOutdated(
       plain.map(({ enqueue_seq: seq }) => seq),
       env,

@@ -137,19 +137,19 @@ const selectById = sql<FoundRow>(`
   FROM pawl_batch b CROSS JOIN pawl_queue q LEFT JOIN pawl_batch h ON h.enqueue_seq = b.claim_seq
   WHERE b.enqueue_seq = :seq AND b.batch_id = :batchId AND q.queue_id = b.queue_id`);
 
-/** Batches and their holders, in the order of their ids, or `not_found` of the first that is not there. */
-export function* byIds(batchIds: readonly string[]): Operation<FoundRow[] | PawlError> {
+/** Batches and their holders, in the order of their ids; the first that is not there is `not_found`, and the last. */
+export function* byIds(batchIds: readonly string[]): Operation<(FoundRow | PawlError)[]> {
   const places = yield* placeOfEach(batchIds);
   const found = yield* each(
     selectById,
     batchIds.map((batchId, index) => ({ batchId, seq: places[index] ?? 0 })),
   );
-  const rows: FoundRow[] = [];
+  const rows: (FoundRow | PawlError)[] = [];
   for (const [index, batchId] of batchIds.entries()) {
     // Ids may be the same in what their index has of them.
     const row = found[index] ?? (yield* byId(batchId));
-    if (row instanceof PawlError) return row;
     rows.push(row);
+    if (row instanceof PawlError) break;
   }
   return rows;
 }
