@@ -106,8 +106,10 @@ test("a holder answers as its lease ends and a second one waits: one of them doe
     if (second === undefined) {
       expect(outcome.first).toEqual({ state: "SUCCEEDED", accepted: true });
       expect(final.state).toBe("SUCCEEDED");
-      // The end may be written, and the answer come, before the second one has it.
+      // A busy daemon may find the answer late, and write the end before it, which counts the attempt.
       expect([1, 2]).toContain(final.attempt);
+      const lateMs = (final.completedAt as number) - first.leaseExpiresAt;
+      if (final.attempt === 2 && !NAMES_ARE_SHARED) expect(lateMs).toBeGreaterThanOrEqual(0);
       expect(stored).toEqual({ status: "success", response: "first" });
       return "first";
     }
